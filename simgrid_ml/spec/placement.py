@@ -1,0 +1,115 @@
+"""Which task runs on which node: a pure function of the job, the cluster and the host."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from simgrid_ml.errors import PlacementError
+from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.job import JobSpec
+
+__all__ = ["HostInventory", "Placement", "Task", "place"]
+
+
+@dataclass(frozen=True)
+class HostInventory:
+    """What a backend found on the host; a value, so that tests can write it by hand.
+
+    Attributes:
+        cpus: cores this process may use.
+        memory_bytes: total memory.
+        isolation: what the virtual nodes of the backend have of their own, from
+            ``hostname pid mount ipc``; empty where the host allows none of it.
+        limits: why something is missing, one sentence each.
+    """
+
+    cpus: int
+    memory_bytes: int
+    isolation: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One process of a job. ``name`` is unique in the run and names its journal: ``rank-0``."""
+
+    name: str
+    node: str
+    rank: int
+    local_rank: int
+    role: str = "rank"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All tasks: ranks 0…n-1 in order, local ranks 0…k-1 on every node.
+
+    Raises:
+        PlacementError: the ranks are not so; such a placement must never be launched.
+    """
+
+    tasks: tuple[Task, ...]
+    cpus: int
+
+    def __post_init__(self) -> None:
+        seen: Counter[str] = Counter()
+        for rank, task in enumerate(self.tasks):
+            if task.rank != rank or task.local_rank != seen[task.node]:
+                raise PlacementError(f"task {task.name} is out of order: {task}")
+            seen[task.node] += 1
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(task.node for task in self.tasks))
+
+    @property
+    def world_size(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether ranks outnumber cores, so that they must yield while they wait."""
+        return self.world_size > self.cpus
+
+    def on(self, node: str) -> tuple[Task, ...]:
+        return tuple(task for task in self.tasks if task.node == node)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "cpus": self.cpus,
+            "nodes": list(self.nodes),
+            "shares_cores": self.shares_cores,
+            "tasks": [vars(task) for task in self.tasks],
+            "world_size": self.world_size,
+        }
+
+
+def place(job: JobSpec, cluster: ClusterSpec, host: HostInventory) -> Placement:
+    """Node *i* gets ranks ``i*k … i*k+k-1``, as Azure ML places them.
+
+    Raises:
+        PlacementError: the job wants more nodes than the cluster may have.
+
+    >>> from simgrid_ml.spec.job import Mpi
+    >>> two_by_two = Mpi(nodes=2, processes_per_node=2)
+    >>> job = JobSpec(source="/s", entry_script="t.py", distribution=two_by_two)
+    >>> placement = place(job, ClusterSpec(name="c", max_nodes=2), HostInventory(2, 2**30))
+    >>> [(task.rank, task.node, task.local_rank) for task in placement.tasks]
+    [(0, 'node0', 0), (1, 'node0', 1), (2, 'node1', 0), (3, 'node1', 1)]
+    """
+    nodes = job.distribution.nodes
+    if nodes > cluster.max_nodes:
+        raise PlacementError(
+            f"Requested {nodes} nodes but cluster {cluster.name!r} only has "
+            f"{cluster.max_nodes} maximum nodes",
+            remedy=f"ask for at most {cluster.max_nodes} nodes, or raise max_nodes of the cluster",
+        )
+    per_node = job.distribution.processes_per_node
+    tasks = tuple(
+        Task(f"rank-{node * per_node + local}", f"node{node}", node * per_node + local, local)
+        for node in range(nodes)
+        for local in range(per_node)
+    )
+    return Placement(tasks, host.cpus)

@@ -1,0 +1,58 @@
+"""Every file name, variable, label and number that somebody outside this process can see.
+
+Changing one of these breaks stored runs or users' scripts, so they live in one place and
+``tests/unit/test_wire.py`` pins them.
+"""
+
+from __future__ import annotations
+
+# -- the run directory (simgrid_ml.record) -------------------------------------------------
+SPEC = "spec.json"  # job, cluster and identity; never changes after prepare
+PROVENANCE = "provenance.json"  # who submitted, from where, with what
+ENVIRONMENT = "environment.json"  # what was built or found, and what was substituted
+PLACEMENT = "placement.json"  # which task on which node
+LAUNCH = "launch.json"  # what every task runs: argv, environment, log; read by node/rank.py
+STATE = "state.jsonl"
+EVENTS = "events.jsonl"
+LOCK = "lock"  # flock held by the supervisor as long as it lives
+SOCKET = "control.sock"  # agents, rsh clients and `simgrid-ml exec` talk to the supervisor here
+CANCEL = "cancel"  # its presence asks for cancellation
+CODE = "code.tar.gz"  # sealed snapshot of the source folder
+WORK = "work"  # working directory of the ranks
+ARTIFACTS = "artifacts"  # what the run history keeps, under Azure's names
+ARTIFACT_INDEX = "artifacts.json"  # path, bytes, sha256; written once, when the run is sealed
+METRICS = "metrics"  # one journal per writer
+ATTRIBUTES = "attributes"  # tags, properties, name: one journal per writer
+TASKS = "tasks"  # what each task reported: one journal per task
+VERDICTS = "verdicts.json"
+TMP = "tmp"  # TMPDIR of everything in the run
+PYTHONPATH = "python"  # links to this package and to the azureml stand-in
+SUPERVISOR_LOG = "supervisor.log"
+
+OUTPUTS = "outputs"  # ./outputs and ./logs of the user's working directory: Azure's special folders
+LOGS = "logs"
+
+# -- the workspace root --------------------------------------------------------------------
+RUNS = "runs"
+CLUSTERS = "clusters"
+MODELS = "models"
+STATE_HOME_VARIABLE = "SIMGRID_ML_HOME"  # workspaces: runs, clusters, models
+CACHE_HOME_VARIABLE = "SIMGRID_ML_CACHE"  # environments and wheels, shared by all workspaces
+
+# -- variables inside a node ---------------------------------------------------------------
+RUN_DIR_VARIABLE = "SIMGRID_ML_RUN_DIR"
+NODE_VARIABLE = "SIMGRID_ML_NODE"
+TASK_VARIABLE = "SIMGRID_ML_TASK"
+
+# -- labels and processes ------------------------------------------------------------------
+LABEL = "simgrid-ml"
+
+# -- timing --------------------------------------------------------------------------------
+RANK_MIN_LIFE_S = 0.3
+"""No rank ends sooner after its start: Open MPI 5.0.11's launcher loses very short commands
+over several nodes (19 of 42 launches of ``true`` hung, 0 of 80 living 0.3 s)."""
+
+# -- limits of the emulated service --------------------------------------------------------
+SNAPSHOT_MAX_BYTES = 300 * 2**20
+SNAPSHOT_MAX_FILES = 2000
+MAX_NODES_PER_MPI_RUN = 100
