@@ -1,0 +1,231 @@
+"""The agents of virtual nodes: dial back to the supervisor, spawn, reap, end with the connection.
+
+``python -I -S agent.py SOCKET SHM_BYTES ISOLATION NODE…`` starts one agent per node, by forking:
+64 nodes start as fast as one interpreter plus 64 forks, and share its memory.
+
+An agent ends when its connection closes, whatever the reason, and takes its node along: as
+PID 1 of the node by the kernel's rule, elsewhere by hunting down its descendants.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import sys
+from typing import Any, Dict, List, NoReturn, Tuple
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from simgrid_ml.node import isolation
+from simgrid_ml.node.protocol import Connection, connect
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def main(argv: List[str]) -> int:
+    """Start the agents and wait until the last one is gone."""
+    path, shm_bytes, wanted, nodes = argv[0], int(argv[1]), argv[2], argv[3:]
+    rungs = tuple(part for part in wanted.split(",") if part)
+    _become_subreaper()
+    for node in nodes:
+        if os.fork() == 0:
+            _start(path, node, shm_bytes, rungs)
+    while True:  # agents, and without own process ids also what a killed agent left behind
+        try:
+            os.wait()
+        except ChildProcessError:
+            return 0
+        if "pid" not in rungs:
+            _end_orphans(nodes)
+
+
+def _start(path: str, node: str, shm_bytes: int, wanted: Tuple[str, ...]) -> NoReturn:
+    """In a child of the nursery: become the agent of ``node``. Never returns."""
+    code = 1
+    try:
+        connection = connect(path)  # dialled from the host's namespaces: /proc is about to change
+        have, refused = isolation.enter(wanted)
+        if "pid" in have and os.fork() != 0:
+            os._exit(0)  # the child is PID 1 of the node; the nursery adopts it
+        if "hostname" in have:
+            isolation.set_hostname(node)
+        if "mount" in have:
+            isolation.enter_mounts(shm_bytes)
+        Agent(connection, node, have, refused).serve()
+        code = 0
+    except BaseException as error:
+        sys.stderr.write(f"agent of {node}: {error!r}\n")
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class Agent:
+    """Serves one connection until it closes or says bye."""
+
+    def __init__(
+        self, connection: Connection, node: str, have: Tuple[str, ...], refused: List[str]
+    ) -> None:
+        self.connection = connection
+        self.node = node
+        self.have = have
+        self.refused = refused
+        self.commands: Dict[int, int] = {}  # pid → id of the spawn request
+
+    def serve(self) -> None:
+        if "pid" not in self.have:
+            _become_subreaper()
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)  # the connection alone decides
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        poll.register(wake_read, select.POLLIN)
+        self.connection.send(
+            op="hello",
+            node=self.node,
+            hostname=os.uname().nodename,
+            isolation=list(self.have),
+            limits=self.refused,
+        )
+        try:
+            while True:
+                for fd, _ in poll.poll():
+                    if fd == wake_read:
+                        _drain(wake_read)
+                    else:
+                        for message in self.connection.receive():
+                            if message["op"] == "bye":
+                                return
+                            getattr(self, "on_" + message["op"])(message)
+                self.reap()
+        except (EOFError, BrokenPipeError):
+            return  # the supervisor is gone, whatever the reason
+        finally:
+            if "pid" not in self.have:
+                _end_descendants()
+
+    def on_spawn(self, message: Dict[str, Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            _exec(message)
+        self.commands[pid] = message["id"]
+        self.connection.send(op="spawned", id=message["id"], pid=pid)
+
+    def on_signal(self, message: Dict[str, Any]) -> None:
+        for pid, command in self.commands.items():
+            if command == message["id"]:
+                try:
+                    os.killpg(pid, message["signal"])
+                except ProcessLookupError:
+                    pass
+
+    def reap(self) -> None:
+        """Report the ended commands; orphans of the node are reaped along with them."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            command = self.commands.pop(pid, None)
+            if command is not None:
+                self.connection.send(op="exited", id=command, code=exit_code(status))
+
+
+def exit_code(status: int) -> int:
+    """Exit status of ``wait`` as a code; negative: ended by that signal."""
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def _exec(message: Dict[str, Any]) -> NoReturn:
+    """In the forked child: become the command, leader of its own session and group."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        for number, path, flags in (
+            (0, message.get("stdin") or os.devnull, os.O_RDONLY),
+            (1, message["stdout"], append),
+            (2, message.get("stderr") or message["stdout"], append),
+        ):
+            fd = os.open(path, flags, 0o644)
+            os.dup2(fd, number)
+            if fd > 2:
+                os.close(fd)
+        os.chdir(message["cwd"])
+        os.execvpe(message["argv"][0], message["argv"], message["env"])
+    except OSError as error:
+        os.write(2, f"{message['argv'][0]}: {error.strerror}\n".encode())
+        os._exit(126 if error.errno == errno.EACCES else 127)
+    os._exit(127)
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 512):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _become_subreaper() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children(parent: int) -> List[int]:
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stream:
+                    fields = stream.read().rpartition(b")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and fields[0] != b"Z":
+                found.append(int(entry))
+    return found
+
+
+def _end_descendants() -> None:
+    """SIGKILL all that descends from this process; as their subreaper it inherits the orphans."""
+    while True:
+        children = _children(os.getpid())
+        if not children:
+            return
+        for pid in children:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+
+
+def _end_orphans(nodes: List[str]) -> None:
+    """In the nursery: SIGKILL what a killed agent left, and nothing else."""
+    for pid in _children(os.getpid()):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as stream:
+                is_agent = os.path.abspath(__file__).encode() in stream.read().split(b"\0")
+        except OSError:
+            continue
+        if not is_agent:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
