@@ -8,7 +8,8 @@
     │   ├── PlacementError       the job does not fit the cluster
     │   ├── SnapshotError        the source folder cannot be taken
     │   ├── NotFoundError        no run, cluster, model … of that name
-    │   └── ConflictError        the name is taken; artifacts are created once
+    │   ├── ConflictError        the name is taken; artifacts are created once
+    │   └── NotEmulated          part of Azure ML that is not emulated
     ├── RunFailed           (1)  the user's program ended badly
     ├── ContractFailed      (4)  the program ended well, a check did not pass
     ├── HostError           (5)  this machine could not do its part
@@ -31,6 +32,7 @@ __all__ = [
     "IllegalMove",
     "LaunchError",
     "NodeError",
+    "NotEmulated",
     "NotFoundError",
     "PlacementError",
     "RecordError",
@@ -106,6 +108,10 @@ class NotFoundError(UsageError):
 
 class ConflictError(UsageError):
     pass
+
+
+class NotEmulated(UsageError):
+    """A part of Azure ML that exists there and is not emulated here (yet)."""
 
 
 class RunFailed(SimgridError):
