@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-__all__ = ["Journal", "read_journal", "read_json", "scan_journal", "write_json"]
+__all__ = ["Journal", "draft_name", "read_journal", "read_json", "scan_journal", "write_json"]
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, default=repr).encode
 
@@ -22,6 +22,7 @@ class Journal:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd: Optional[int] = None
+        self._torn = False
 
     def append(self, value: Dict[str, Any]) -> None:
         """Append one value; what JSON cannot carry is stored as its ``repr``.
@@ -30,16 +31,24 @@ class Journal:
             OSError: the line could not be written whole (a full disk). What was appended before
                 stays readable, and so does what is appended later.
         """
-        line = (_encode(value) + "\n").encode("ascii")
+        try:
+            text = _encode(value)
+        except (TypeError, ValueError):  # keys that are no strings, or a value inside itself
+            text = _encode({str(key): repr(item) for key, item in value.items()})
+        self.append_line((text + "\n").encode("ascii"))
+
+    def append_line(self, line: bytes) -> None:
+        """As ``append`` for a line that is encoded already and ends in a newline."""
         if self._fd is None:
             self._fd = self._open()
+        if self._torn:  # a full disk cut the last line short: end it, or it swallows this one
+            line = b"\n" + line
         written = os.write(self._fd, line)
+        self._torn = False
         while written < len(line):  # only a nearly full disk or a signal gets here
-            try:
-                written += os.write(self._fd, line[written:])
-            except OSError:
-                os.write(self._fd, b"\n")  # ends the torn line, so the next one is whole
-                raise
+            self._torn = True
+            written += os.write(self._fd, line[written:])
+        self._torn = False
 
     def _open(self) -> int:
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -73,7 +82,7 @@ def scan_journal(path: str, offset: int = 0) -> Iterator[Tuple[int, Dict[str, An
             offset += len(line)
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 yield offset, value
@@ -84,9 +93,17 @@ def read_journal(path: str) -> List[Dict[str, Any]]:
     return [value for _, value in scan_journal(path)]
 
 
+def draft_name() -> str:
+    """A name nobody else uses, for content that is published in one step when it is whole.
+
+    By chance, not by process id: every node may have its own process 7.
+    """
+    return os.urandom(8).hex() + ".part"
+
+
 def write_json(path: str, value: Any) -> None:
     """Replace the document at ``path`` in one step: readers see the old or the new one."""
-    draft = f"{path}.{os.getpid()}.tmp"
+    draft = f"{path}.{draft_name()}"
     try:
         with open(draft, "w", encoding="utf-8") as stream:
             json.dump(value, stream, indent=1, sort_keys=True, default=repr)

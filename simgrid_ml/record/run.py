@@ -10,13 +10,21 @@ import fcntl
 import hashlib
 import os
 import shutil
+import struct
 import time
 from enum import Enum
 from typing import Any, BinaryIO, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple
 
 from simgrid_ml import wire
 from simgrid_ml.errors import ConflictError, IllegalMove, NotFoundError
-from simgrid_ml.record.journal import Journal, read_journal, read_json, scan_journal, write_json
+from simgrid_ml.record.journal import (
+    Journal,
+    draft_name,
+    read_journal,
+    read_json,
+    scan_journal,
+    write_json,
+)
 
 __all__ = ["Artifact", "RunLock", "RunRecord", "RunState"]
 
@@ -40,6 +48,8 @@ class RunState(str, Enum):
         return self in _TERMINAL
 
 
+_DRAFTS = ".drafts"  # artifacts that are being written; a killed writer leaves one behind
+
 _S = RunState
 _TERMINAL = frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELED})
 _ENDS = frozenset({_S.CANCEL_REQUESTED, _S.FAILED, _S.CANCELED})
@@ -57,11 +67,18 @@ MOVES: Mapping[RunState, FrozenSet[RunState]] = {
 """The legal moves. ``CancelRequested → Failed``: the host broke while cancelling."""
 
 
+# An open-file-description lock over the whole file; Python names these from 3.9 on only.
+_TEST, _TAKE = 36, 37
+_FORM = "hhqqi"
+_EXCLUSIVE = struct.pack(_FORM, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
 class RunLock:
-    """The flock that says a run's supervisor lives; the kernel frees it, also after SIGKILL.
+    """The lock that says a run's supervisor lives; the kernel frees it, also after SIGKILL.
 
     It belongs to the open file, so a parent may take it and hand the descriptor to a child:
-    at no moment between the two does the run look abandoned.
+    at no moment between the two does the run look abandoned. Looking whether it is held does
+    not take it, so readers disturb neither each other nor the one who wants it.
     """
 
     def __init__(self, fd: int) -> None:
@@ -70,15 +87,27 @@ class RunLock:
     @classmethod
     def take(cls, run_path: str) -> Optional[RunLock]:
         """The lock, or None while somebody else holds it."""
-        fd = os.open(
-            os.path.join(run_path, wire.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
-        )
+        path = os.path.join(run_path, wire.LOCK)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(fd, _TAKE, _EXCLUSIVE)
         except BlockingIOError:
             os.close(fd)
             return None
         return cls(fd)
+
+    @staticmethod
+    def is_held(run_path: str) -> bool:
+        """Whether a live process holds the lock."""
+        try:
+            fd = os.open(os.path.join(run_path, wire.LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # nobody ever took it
+            return False
+        try:
+            found = struct.unpack(_FORM, fcntl.fcntl(fd, _TEST, _EXCLUSIVE))
+        finally:
+            os.close(fd)
+        return bool(found[0] != fcntl.F_UNLCK)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -148,11 +177,7 @@ class RunRecord:
 
     def is_supervised(self) -> bool:
         """Whether a live process holds the run's lock."""
-        lock = RunLock.take(self.path)
-        if lock is None:
-            return True
-        lock.close()
-        return False
+        return RunLock.is_held(self.path)
 
     def advance(self, state: RunState, **said: Any) -> None:
         """Move to ``state``; only the holder of the lock may.
@@ -183,7 +208,12 @@ class RunRecord:
 
     # -- cancellation ----------------------------------------------------------------------
     def request_cancel(self) -> None:
-        """Ask for cancellation; a run without a supervisor is ended here and now."""
+        """Ask for cancellation; a run without a supervisor is ended here and now.
+
+        A run that has ended stays as it is.
+        """
+        if self._written_state().is_terminal:
+            return
         with open(self.file(wire.CANCEL), "a"):
             pass
         lock = RunLock.take(self.path)
@@ -271,9 +301,9 @@ class RunRecord:
             NotFoundError: the run has none of that name.
         """
         name = clean_name(name)
-        for artifact in self.artifacts():
-            if artifact.name == name:
-                return artifact
+        for path in self._places(name):
+            if os.path.isfile(path):
+                return Artifact(name, path, os.path.getsize(path))
         raise NotFoundError(
             f"run {self.id} has no artifact {name!r}",
             remedy=f"`simgrid-ml runs files {self.id}` lists them",
@@ -285,36 +315,45 @@ class RunRecord:
         Raises:
             ConflictError: the name exists; artifact names are created once.
         """
-        target = self.file(wire.ARTIFACTS, *clean_name(name).split("/"))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        draft = f"{target}.{os.getpid()}.part"
+        drafts = self.file(_DRAFTS)
+        os.makedirs(drafts, exist_ok=True)
+        draft = os.path.join(drafts, draft_name())
         try:
             with open(draft, "wb") as stream:
                 shutil.copyfileobj(source, stream, 2**20)
-            self._publish(draft, target, name)
+            self._publish(draft, name)
         finally:
             if os.path.exists(draft):
                 os.unlink(draft)
 
     def keep_artifact(self, name: str, path: str) -> None:
         """As ``put_artifact`` for a file that nobody will write to again: linked, not copied."""
-        target = self.file(wire.ARTIFACTS, *clean_name(name).split("/"))
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         if os.path.islink(path):
             with open(path, "rb") as source:
                 self.put_artifact(name, source)
         else:
-            self._publish(path, target, name)
+            self._publish(path, name)
 
-    def _publish(self, path: str, target: str, name: str) -> None:
+    def _publish(self, path: str, name: str) -> None:
+        name = clean_name(name)
+        target = self.file(wire.ARTIFACTS, *name.split("/"))
         try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
             os.link(path, target)  # fails if the name is taken: one winner, whole content
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):  # also where a folder of that name is
             raise ConflictError(
                 f"Resource Conflict: ArtifactId ExperimentRun/dcid.{self.id}/{name} "
                 "already exists.",
                 remedy="choose another name; of several ranks, let only rank 0 write shared names",
             ) from None
+
+    def _places(self, name: str) -> Iterator[str]:
+        """Where the artifact's bytes may be."""
+        yield self.file(wire.ARTIFACTS, *name.split("/"))
+        first, _, rest = name.partition("/")
+        if first == wire.LOGS and rest and not os.path.exists(self.file(wire.ARTIFACT_INDEX)):
+            for work in self.work_directories():
+                yield os.path.join(work, *name.split("/"))
 
     def seal(self) -> None:
         """Write the index of artifacts with their hashes. The run directory changes no more."""
@@ -342,7 +381,7 @@ def clean_name(name: str) -> str:
         ConflictError: the name is empty or would leave the run.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    if not parts or ".." in parts:
+    if not parts or ".." in parts or "\0" in name:
         raise ConflictError(f"{name!r} cannot name an artifact", remedy="use a relative path")
     return "/".join(parts)
 
@@ -352,7 +391,7 @@ def _walk(folder: str) -> Iterator[Tuple[str, str]]:
     for base, _, files in os.walk(folder):
         for file in files:
             path = os.path.join(base, file)
-            if not file.endswith(".part") and os.path.isfile(path):
+            if os.path.isfile(path):
                 yield os.path.relpath(path, folder).replace(os.sep, "/"), path
 
 

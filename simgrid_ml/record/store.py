@@ -17,6 +17,8 @@ from simgrid_ml.record.run import RunRecord, RunState
 __all__ = ["RunStore", "state_home"]
 
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}\Z", re.ASCII)
+_FILE_NAME = re.compile(r"[a-zA-Z0-9][\w\-.]{0,249}\Z", re.ASCII)
+_EXPERIMENT_IN_RUN_ID = 200  # longer ones are cut there, since a file name has 255 bytes at most
 
 
 def state_home() -> str:
@@ -50,7 +52,7 @@ class RunStore:
         """A new run directory in state NotStarted; ``spec`` must not hold ``run_id`` yet.
 
         Raises:
-            SpecError: the experiment's name breaks Azure's rule.
+            SpecError: the experiment's name breaks Azure's rule, or the run id no file may have.
             ConflictError: ``run_id`` was given and exists.
         """
         if not _EXPERIMENT.match(experiment):
@@ -58,7 +60,10 @@ class RunStore:
                 f"{experiment!r} cannot name an experiment",
                 remedy="use up to 255 letters, digits, '-' and '_', first a letter or digit",
             )
-        wanted = run_id or f"{experiment}_{int(time.time())}_{secrets.token_hex(4)}"
+        wanted = run_id or (
+            f"{experiment[:_EXPERIMENT_IN_RUN_ID]}_{int(time.time())}_{secrets.token_hex(4)}"
+        )
+        _check_name(wanted, "run")
         path = self.folder(wire.RUNS, wanted)
         os.makedirs(self.folder(wire.RUNS), exist_ok=True)
         try:
@@ -100,7 +105,7 @@ class RunStore:
                 record = RunRecord(self.folder(wire.RUNS, run_id))
                 if experiment is None or record.spec().get("experiment") == experiment:
                     records.append((os.stat(record.file(wire.SPEC)).st_mtime_ns, record))
-            except (NotFoundError, FileNotFoundError):  # being created or deleted
+            except (NotFoundError, OSError, ValueError):  # being created or deleted, or no run
                 continue
         return [
             record for _, record in sorted(records, key=lambda r: (r[0], r[1].id), reverse=True)
@@ -149,6 +154,12 @@ class RunStore:
         }
 
     def put_cluster(self, name: str, value: Dict[str, Any]) -> None:
+        """Store a cluster under ``name``, in place of one it had.
+
+        Raises:
+            SpecError: ``name`` cannot be that of a file.
+        """
+        _check_name(name, "cluster")
         os.makedirs(self.folder(wire.CLUSTERS), exist_ok=True)
         write_json(self.folder(wire.CLUSTERS, name + ".json"), value)
 
@@ -159,3 +170,11 @@ class RunStore:
             raise NotFoundError(
                 f"there is no cluster {name!r}", remedy="`simgrid-ml cluster list` shows them"
             ) from None
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _FILE_NAME.match(name):
+        raise SpecError(
+            f"{name!r} cannot name a {what}",
+            remedy="use up to 250 letters, digits, '-', '_' and '.', first a letter or digit",
+        )
