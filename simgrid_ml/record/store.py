@@ -14,7 +14,7 @@ from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
 from simgrid_ml.record.journal import read_json, write_json
 from simgrid_ml.record.run import RunRecord, RunState
 
-__all__ = ["RunStore", "state_home"]
+__all__ = ["RunStore", "cache_home", "state_home"]
 
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}\Z", re.ASCII)
 _FILE_NAME = re.compile(r"[a-zA-Z0-9][\w\-.]{0,249}\Z", re.ASCII)
@@ -30,6 +30,15 @@ def state_home() -> str:
         os.path.expanduser("~"), ".local", "share"
     )
     return os.path.join(data, "simgrid-ml")
+
+
+def cache_home() -> str:
+    """Where built things live: ``$SIMGRID_ML_CACHE``, else ``~/.cache/simgrid-ml``."""
+    home = os.environ.get(wire.CACHE_HOME_VARIABLE)
+    if home:
+        return os.path.abspath(home)
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(cache, "simgrid-ml")
 
 
 class RunStore:
