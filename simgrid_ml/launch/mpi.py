@@ -31,8 +31,6 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
         "btl_tcp_if_include": tools.interface,
         "mpi_yield_when_idle": "1" if placement.shares_cores else "0",
     }
-    if not tools.hostnames:
-        settings["coll"] = "^han"  # it groups ranks by host name and crashes when all are equal
     runtime = {
         "plm": "ssh",
         "plm_ssh_agent": tools.rsh_name,

@@ -23,7 +23,6 @@ class Tools:
         run_dir: the run directory, the same on every node.
         rsh_name: name, found on PATH, of the client that Open MPI calls instead of ssh.
         interface: the one network interface that reaches the other nodes.
-        hostnames: whether every node has a host name of its own.
         is_root: mpirun refuses root unless told.
     """
 
@@ -32,7 +31,6 @@ class Tools:
     run_dir: str
     rsh_name: str
     interface: str
-    hostnames: bool
     is_root: bool
 
     def rank_argv(self, *task: str) -> tuple[str, ...]:

@@ -152,13 +152,13 @@ def _exec(message: Dict[str, Any]) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        for number, path, flags in (
+        for target, path, flags in (
             (0, message.get("stdin") or os.devnull, os.O_RDONLY),
             (1, message["stdout"], append),
             (2, message.get("stderr") or message["stdout"], append),
         ):
             fd = os.open(path, flags, 0o644)
-            os.dup2(fd, number)
+            os.dup2(fd, target)
             if fd > 2:
                 os.close(fd)
         os.chdir(message["cwd"])

@@ -57,7 +57,7 @@ def enter(wanted: Tuple[str, ...]) -> Tuple[Tuple[str, ...], List[str]]:
     Returns:
         what the caller has now, and one sentence for each rung that was refused.
     """
-    refused = []
+    refused: List[str] = []
     for rung, flags in ((FULL, _NEWUTS | _NEWNS | _NEWIPC | _NEWPID), (HOSTNAME, _NEWUTS)):
         if not set(rung) <= set(wanted):
             continue

@@ -168,6 +168,8 @@ class RunRecord:
         state = self._written_state()
         if state.is_terminal or self.is_supervised():
             return state
+        if not os.path.exists(self.file(wire.LOCK)):  # being created: nobody supervised it yet
+            return state
         state = self._written_state()  # it may have ended between the two looks
         return state if state.is_terminal else RunState.NOT_RESPONDING
 

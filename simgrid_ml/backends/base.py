@@ -1,0 +1,80 @@
+"""What every backend offers; the engine knows no more of them than this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from simgrid_ml.spec.placement import HostInventory
+
+__all__ = ["Backend", "NodeInfo", "NodesRequest"]
+
+
+@dataclass(frozen=True)
+class NodesRequest:
+    """Nodes to start.
+
+    Attributes:
+        run_id: for labels.
+        run_dir: visible at this same path on every node.
+        nodes: their names, ``node0`` first.
+        socket: where the agents dial back to, a path in ``run_dir``.
+        shm_bytes: size of each node's ``/dev/shm``.
+    """
+
+    run_id: str
+    run_dir: str
+    nodes: tuple[str, ...]
+    socket: str
+    shm_bytes: int
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node that said hello.
+
+    Attributes:
+        address: where the other nodes reach it (IPv4).
+        interface: the network interface with that address.
+        hostname: what its processes take for the host name.
+        agent_python, package: interpreter and package folder for this package's node programs.
+        variables: what every process on the node needs in its environment.
+        isolation: what the node has of its own: ``hostname pid mount ipc``.
+        limits: what it has not, and why.
+    """
+
+    name: str
+    address: str
+    interface: str
+    hostname: str
+    agent_python: str
+    package: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    isolation: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """A place where virtual nodes can live."""
+
+    def inventory(self) -> HostInventory:
+        """What there is to give out."""
+        ...
+
+    def nodes(self, request: NodesRequest) -> AbstractAsyncContextManager[None]:
+        """Start an agent per node; on leaving, nothing of them exists any more.
+
+        Raises:
+            NodeError: they cannot be started.
+        """
+        ...
+
+    def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
+        """The node behind an agent's hello.
+
+        Raises:
+            NodeError: the host cannot give it what a node needs.
+        """
+        ...

@@ -1,0 +1,126 @@
+"""Virtual nodes as plain processes of this host: no daemon, no image, no root needed.
+
+All agents of a run are forked from one interpreter (``node/agent.py``). Each takes the namespaces
+that the host allows; see ``node/isolation.py`` for the rungs and what is lost on each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from simgrid_ml.backends.base import NodeInfo, NodesRequest
+from simgrid_ml.errors import NodeError
+from simgrid_ml.record.store import cache_home
+from simgrid_ml.spec.placement import HostInventory
+
+__all__ = ["ProcessBackend", "cpu_count"]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_AGENT = os.path.join(_PACKAGE, "node", "agent.py")
+_HOSTNAME_SOURCE = os.path.join(_PACKAGE, "node", "hostname.c")
+ISOLATION_VARIABLE = "SIMGRID_ML_ISOLATION"
+"""Caps the isolation: ``full`` (default), ``hostname`` or ``none``; to test the lower rungs."""
+
+_RUNGS = {"full": "hostname,pid,mount,ipc", "hostname": "hostname", "none": ""}
+
+
+class ProcessBackend:
+    """See the module."""
+
+    def inventory(self) -> HostInventory:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return HostInventory(cpus=cpu_count(), memory_bytes=memory)
+
+    @contextlib.asynccontextmanager
+    async def nodes(self, request: NodesRequest) -> AsyncIterator[None]:
+        wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
+        argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), wanted]
+        try:
+            nursery = await asyncio.create_subprocess_exec(
+                *argv,
+                *request.nodes,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={"SIMGRID_ML_RUN_DIR": request.run_dir, "PATH": os.defpath},
+            )
+        except OSError as error:
+            raise NodeError(
+                f"cannot start the agents of {len(request.nodes)} nodes: {error.strerror}",
+                remedy="`simgrid-ml doctor` shows what this host lacks",
+            ) from error
+        try:
+            yield
+        finally:
+            await _end(nursery)
+
+    def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
+        variables = {}
+        hostname = hello["hostname"]
+        if "hostname" not in hello["isolation"]:
+            variables["LD_PRELOAD"] = hostname_library()
+            hostname = hello["node"]
+        return NodeInfo(
+            name=hello["node"],
+            address="127.0.0.1",
+            interface="lo",
+            hostname=hostname,
+            agent_python=sys.executable,
+            package=_PACKAGE,
+            variables=variables,
+            isolation=tuple(hello["isolation"]),
+            limits=tuple(hello["limits"]),
+        )
+
+
+def cpu_count() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+async def _end(nursery: asyncio.subprocess.Process) -> None:
+    """The agents have been told; the nursery ends with the last of them."""
+    try:
+        await asyncio.wait_for(nursery.wait(), 5)
+    except asyncio.TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(nursery.pid, 9)
+        await nursery.wait()
+
+
+def hostname_library() -> str:
+    """Path of the library that gives a process its node's name; compiled once per machine.
+
+    Raises:
+        NodeError: there is no C compiler.
+    """
+    with open(_HOSTNAME_SOURCE, "rb") as stream:
+        digest = hashlib.sha256(stream.read()).hexdigest()[:16]
+    library = os.path.join(cache_home(), "lib", f"hostname-{digest}.so")
+    if os.path.exists(library):
+        return library
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    problem = "there is no C compiler" if compiler is None else ""
+    if compiler is not None:
+        os.makedirs(os.path.dirname(library), exist_ok=True)
+        draft = f"{library}.{os.getpid()}"
+        argv = [compiler, "-shared", "-fPIC", "-O1", "-o", draft, _HOSTNAME_SOURCE]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            os.replace(draft, library)
+            return library
+        problem = done.stderr
+    raise NodeError(
+        "this host allows no own host names for nodes, and the library that stands in for them "
+        "could not be compiled",
+        evidence=problem,
+        remedy="install a C compiler (`apt-get install g++`), or allow user namespaces "
+        "(`sysctl kernel.apparmor_restrict_unprivileged_userns=0`)",
+    )

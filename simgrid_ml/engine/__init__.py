@@ -1,0 +1,1 @@
+"""THE VERB: one run from submission to its sealed directory."""

@@ -1,0 +1,262 @@
+"""The supervisor's side of the control socket: agents, what they spawn, and who asks for more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from simgrid_ml.errors import NodeError
+from simgrid_ml.node.protocol import address, encode
+
+__all__ = ["Process", "Switchboard"]
+
+_LINE_LIMIT = 16 * 2**20  # a spawn message carries a whole environment
+
+
+class Process:
+    """A command spawned on a node."""
+
+    def __init__(self, board: Switchboard, node: str, number: int) -> None:
+        self._board = board
+        self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.node = node
+        self.number = number
+        self.pid: int | None = None  # as the node sees it
+
+    async def wait(self) -> int:
+        """Exit code; negative: ended by that signal.
+
+        Raises:
+            NodeError: its node went away.
+        """
+        return await asyncio.shield(self._exited)
+
+    @property
+    def has_exited(self) -> bool:
+        return self._exited.done()
+
+    def signal(self, number: int) -> None:
+        """Signal its process group; nothing happens if it has ended or its node is gone."""
+        if not self.has_exited:
+            self._board.tell(self.node, op="signal", id=self.number, signal=number)
+
+    def settle(self, code: int) -> None:
+        if not self._exited.done():
+            self._exited.set_result(code)
+
+    def lose(self, error: NodeError) -> None:
+        if not self._exited.done():
+            self._exited.set_exception(error)
+            self._exited.exception()  # somebody may never wait: that is fine
+
+
+class Switchboard:
+    """Listens on the run's control socket.
+
+    Args:
+        path: where to listen.
+        environment_of: the environment of a command on a node, for rsh and exec.
+        cwd: where those commands start.
+        log_of: path of a node's own log, which takes the output of its Open MPI daemon.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        environment_of: Callable[[str], Mapping[str, str]],
+        cwd: str,
+        log_of: Callable[[str], str],
+    ) -> None:
+        self._path = path
+        self._environment_of = environment_of
+        self._cwd = cwd
+        self._log_of = log_of
+        self._agents: dict[str, asyncio.StreamWriter] = {}
+        self._processes: dict[int, Process] = {}
+        self._numbers = itertools.count(1)
+        self._hellos: dict[str, dict[str, Any]] = {}
+        self._arrived = asyncio.Condition()
+        self._dismissed = False
+        self._conversations: set[asyncio.Task[None]] = set()
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolves with the name of the first node whose agent went away unasked."""
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Switchboard]:
+        folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            name = address(self._path, folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            server = await asyncio.start_unix_server(self._serve, name, limit=_LINE_LIMIT)
+            os.chmod(self._path, 0o600)
+            try:
+                yield self
+            finally:
+                server.close()
+                self.dismiss()
+                for conversation in list(self._conversations):
+                    conversation.cancel()
+                await asyncio.gather(*self._conversations, return_exceptions=True)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._path)
+        finally:
+            os.close(folder)
+
+    # -- nodes -----------------------------------------------------------------------------
+    async def hellos(self, nodes: tuple[str, ...], deadline_s: float) -> dict[str, dict[str, Any]]:
+        """The hello of every node.
+
+        Raises:
+            NodeError: some have not reported after ``deadline_s`` seconds.
+        """
+
+        def complete() -> bool:
+            return all(node in self._hellos for node in nodes)
+
+        async with self._arrived:
+            try:
+                await asyncio.wait_for(self._arrived.wait_for(complete), deadline_s)
+            except asyncio.TimeoutError:
+                missing = [node for node in nodes if node not in self._hellos]
+                raise NodeError(
+                    f"{', '.join(missing)} did not report within {deadline_s:g} s "
+                    f"({len(self._hellos)} of {len(nodes)} nodes did)",
+                    remedy="look at the end of the run's supervisor.log; `simgrid-ml doctor` "
+                    "checks what nodes need",
+                ) from None
+        return dict(self._hellos)
+
+    def dismiss(self) -> None:
+        """Tell every agent to end its node."""
+        self._dismissed = True
+        for node in list(self._agents):
+            self.tell(node, op="bye")
+
+    # -- processes -------------------------------------------------------------------------
+    def spawn(
+        self,
+        node: str,
+        argv: tuple[str, ...],
+        environment: Mapping[str, str],
+        *,
+        stdout: str,
+        stderr: str | None = None,
+        stdin: str | None = None,
+        cwd: str | None = None,
+    ) -> Process:
+        """Start ``argv`` on ``node``; paths are those of the node, output is appended."""
+        process = Process(self, node, next(self._numbers))
+        self._processes[process.number] = process
+        told = self.tell(
+            node,
+            op="spawn",
+            id=process.number,
+            argv=list(argv),
+            env=dict(environment),
+            cwd=cwd or self._cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        if not told:
+            process.lose(_gone(node))
+        return process
+
+    def tell(self, node: str, **message: Any) -> bool:
+        writer = self._agents.get(node)
+        if writer is None or writer.is_closing():
+            return False
+        writer.write(encode(message))
+        return True
+
+    # -- conversations ---------------------------------------------------------------------
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        try:
+            line = await reader.readline()
+            if line:
+                message = json.loads(line)
+                if message["op"] == "hello":
+                    await self._serve_agent(message, reader, writer)
+                else:
+                    await self._serve_client(message, reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._conversations.discard(task)
+            writer.close()
+
+    async def _serve_agent(
+        self, hello: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        node = hello["node"]
+        self._agents[node] = writer
+        async with self._arrived:
+            self._hellos[node] = hello
+            self._arrived.notify_all()
+        try:
+            while line := await reader.readline():
+                event = json.loads(line)
+                if event["op"] == "spawned":
+                    self._processes[event["id"]].pid = event["pid"]
+                elif event["op"] == "exited":
+                    self._processes.pop(event["id"]).settle(event["code"])
+        except ConnectionError:
+            pass
+        finally:
+            del self._agents[node]
+            for number, process in list(self._processes.items()):
+                if process.node == node:
+                    del self._processes[number]
+                    process.lose(_gone(node))
+            if not self._dismissed and not self.lost.done():
+                self.lost.set_result(node)
+
+    async def _serve_client(
+        self, message: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """rsh and exec: run a command for as long as the client stays connected."""
+        node = message["node"]
+        if node not in self._agents:
+            known = ", ".join(sorted(self._agents)) or "none"
+            writer.write(encode({"code": 255, "error": f"no node {node!r}; there are: {known}"}))
+            return
+        process = self.spawn(
+            node,
+            tuple(message["argv"]),
+            {**self._environment_of(node), **message.get("env", {})},
+            stdin=message.get("stdin"),
+            stdout=message.get("stdout") or self._log_of(node),
+            stderr=message.get("stderr"),
+            cwd=message.get("cwd"),
+        )
+        ended = asyncio.ensure_future(process.wait())
+        gone = asyncio.ensure_future(reader.read())
+        await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
+        gone.cancel()
+        if not ended.done():
+            process.signal(signal.SIGKILL)
+            ended.cancel()
+            return
+        error = ended.exception()
+        code = 255 if error is not None else ended.result()
+        writer.write(encode({"code": 128 - code if code < 0 else code}))
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+
+
+def _gone(node: str) -> NodeError:
+    return NodeError(
+        f"{node} went away: its agent closed the connection",
+        remedy="something killed the node's agent, or the host ran out of memory; "
+        "`dmesg` and the end of the run's supervisor.log may tell",
+    )

@@ -1,0 +1,129 @@
+"""Why a run failed: the first cause, with the rank, how it ended and its last lines."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
+from simgrid_ml.record.run import RunRecord
+from simgrid_ml.spec.placement import Placement
+
+__all__ = ["first_cause", "oom_kills", "tail"]
+
+_LINES = 20
+_FULL_BYTES = 2**16
+
+
+def first_cause(
+    record: RunRecord,
+    placement: Placement,
+    logs: Mapping[str, str],
+    ended: Mapping[str, int],
+    oom_kills_before: int,
+) -> SimgridError:
+    """The error that a run with a failed decisive command ends with.
+
+    Args:
+        logs: path of the log of each task, and of each command that has one.
+        ended: exit codes of the ended commands (negative: by that signal).
+        oom_kills_before: ``oom_kills()`` when the ranks were started.
+    """
+    reports = record.task_reports()
+    failed, silent, told_to_end = [], [], []
+    for task in placement.tasks:
+        events = {line["event"]: line for line in reports.get(task.name, [])}
+        end = events.get("ended")
+        if "started" not in events:
+            continue
+        if end is None:
+            silent.append((events["started"]["t"], task.name, None))
+        elif end["signal"] == signal.SIGTERM:  # what a launcher does to the others
+            told_to_end.append((end["t"], task.name, end))
+        elif end["signal"] or end["code"]:
+            failed.append((end["t"], task.name, end))
+    started = sum(1 for lines in reports.values() if lines)
+    if started < placement.world_size and not failed:
+        return _not_started(placement, started, logs, ended)
+    for group in (failed, silent, told_to_end):
+        if group:
+            _, name, end = min(group, key=lambda item: item[0])
+            return _task_failed(record, placement, name, end, logs[name], oom_kills_before)
+    return _command_failed(logs, ended)
+
+
+def _task_failed(
+    record: RunRecord,
+    placement: Placement,
+    name: str,
+    end: dict[str, Any] | None,
+    log: str,
+    oom_kills_before: int,
+) -> RunFailed:
+    task = next(task for task in placement.tasks if task.name == name)
+    who = f"rank {task.rank} on {task.node}"
+    remedy = f"`simgrid-ml runs logs {record.id}` shows what every rank wrote"
+    if end is None:
+        how = "was killed together with the process that watched it"
+    elif end["signal"]:
+        how = f"was ended by {signal.Signals(end['signal']).name}"
+        if end["signal"] == signal.SIGKILL:
+            if oom_kills() > oom_kills_before:
+                how += " when the kernel ran out of memory (OOM kill)"
+                remedy = "use less memory per rank, fewer ranks, or a larger machine"
+            else:
+                how += ": somebody killed it, or it exceeded a memory limit"
+    else:
+        how = f"exited with code {end['code']}"
+    free = os.statvfs(record.path)
+    if free.f_bavail * free.f_frsize < _FULL_BYTES:
+        how += "; the disk that holds the run is full"
+        remedy = "free space: `simgrid-ml runs delete`, `simgrid-ml env prune`"
+    return RunFailed(f"{who} {how}", evidence=tail(log), remedy=remedy)
+
+
+def _not_started(
+    placement: Placement, started: int, logs: Mapping[str, str], ended: Mapping[str, int]
+) -> LaunchError:
+    command, code = next(((n, c) for n, c in ended.items() if c != 0), ("the launcher", 0))
+    return LaunchError(
+        f"{placement.world_size - started} of {placement.world_size} ranks did not start; "
+        f"{command} ended with code {code}",
+        evidence=tail(logs.get(command, "")),
+        remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
+    )
+
+
+def _command_failed(logs: Mapping[str, str], ended: Mapping[str, int]) -> LaunchError:
+    command, code = next((n, c) for n, c in ended.items() if c != 0)
+    return LaunchError(
+        f"{command} ended with code {code} although no rank failed",
+        evidence=tail(logs.get(command, "")),
+        remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
+    )
+
+
+def tail(path: str, lines: int = _LINES) -> str:
+    """The last lines of a log, whatever its size and encoding; empty if there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - 64 * 1024))
+            last = stream.read().decode("utf-8", "replace").splitlines()[-lines:]
+    except OSError:
+        return ""
+    return "\n".join(line[:500] for line in last)
+
+
+def oom_kills() -> int:
+    """How often the kernel's OOM killer has killed since boot, limits of cgroups included."""
+    try:
+        with open("/proc/vmstat", "rb") as stream:
+            for line in stream:
+                if line.startswith(b"oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,42 @@
+"""Backends by name, through entry points; launchers by the kind of distribution."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+from simgrid_ml.backends.base import Backend
+from simgrid_ml.errors import SpecError
+from simgrid_ml.launch import mpi, plain
+from simgrid_ml.launch.plan import Launcher
+from simgrid_ml.spec.job import Distribution, Mpi, Plain
+
+__all__ = ["backend", "backend_names", "launcher"]
+
+_BACKENDS = "simgrid_ml.backends"
+_LAUNCHERS: dict[type, Launcher] = {Plain: plain.plan, Mpi: mpi.plan}
+
+
+def backend_names() -> list[str]:
+    """The installed backends."""
+    return sorted(point.name for point in entry_points(group=_BACKENDS))
+
+
+def backend(name: str) -> Backend:
+    """A backend by the name of its entry point.
+
+    Raises:
+        SpecError: none of that name is installed.
+    """
+    for point in entry_points(group=_BACKENDS, name=name):
+        made: Backend = point.load()()
+        return made
+    raise SpecError(
+        f"there is no backend {name!r}",
+        remedy=f"installed are: {', '.join(backend_names())}",
+        where="cluster.backend",
+    )
+
+
+def launcher(distribution: Distribution) -> Launcher:
+    """The launcher of a kind of distribution."""
+    return _LAUNCHERS[type(distribution)]

@@ -1,0 +1,162 @@
+"""Submit a job: check it, place it, snapshot its source, seal the directory, start the supervisor.
+
+Whatever can be refused is refused here, in the caller's process, before anything exists.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from simgrid_ml import __version__, wire
+from simgrid_ml.engine import plugins, snapshot
+from simgrid_ml.errors import HostError, PlacementError, SpecError
+from simgrid_ml.record.journal import write_json
+from simgrid_ml.record.run import RunLock, RunRecord
+from simgrid_ml.record.store import RunStore
+from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.job import JobSpec, Mpi
+from simgrid_ml.spec.placement import place
+from simgrid_ml.spec.value import to_plain
+
+__all__ = ["check_source", "submit"]
+
+
+def submit(
+    job: JobSpec,
+    cluster: ClusterSpec,
+    *,
+    store: RunStore,
+    experiment: str = "default",
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Start ``job`` on ``cluster`` and return at once; the run goes on without this process.
+
+    Args:
+        job: what to run.
+        cluster: on what.
+        store: the workspace that keeps the run.
+        experiment: the name runs are grouped by.
+        run_id: the run's id; None: ``<experiment>_<unix seconds>_<8 hex digits>``.
+        tags, properties: first attributes of the run.
+        extra: further keys of the run's ``spec.json``.
+
+    Raises:
+        UsageError: the job cannot be run as it stands (``SpecError``, ``PlacementError``,
+            ``SnapshotError``, ``ConflictError``).
+        HostError: the supervisor could not be started.
+    """
+    check_source(job)
+    host = plugins.backend(cluster.backend).inventory()
+    place(job, cluster, host)
+    if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
+        raise PlacementError(
+            f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",
+            remedy="use more processes per node",
+        )
+    spec = {
+        "job": to_plain(job),
+        "cluster": to_plain(cluster),
+        "created": time.time(),
+        **(extra or {}),
+    }
+    record = store.create(experiment, spec, run_id)
+    try:
+        taken = snapshot.take(
+            job.source, record.file(wire.CODE), limit_bytes=job.snapshot_limit_bytes
+        )
+        given = {"ContentSnapshotId": taken.id, **(properties or {})}
+        _write_attributes(record, tags or {}, given)
+        write_json(record.file(wire.PROVENANCE), _provenance(taken))
+        _start_supervisor(record)
+    except BaseException:
+        shutil.rmtree(record.path, ignore_errors=True)
+        raise
+    return record
+
+
+def check_source(job: JobSpec) -> None:
+    """Refuse a job whose folder or entry script is not there.
+
+    Raises:
+        SpecError: naming the missing path.
+    """
+    if not os.path.isdir(job.source):
+        raise SpecError(
+            f"the source folder {job.source!r} does not exist",
+            remedy="give the folder that holds the entry script",
+            where="job.source",
+        )
+    if job.entry_script is None:
+        return
+    script = os.path.normpath(os.path.join(job.source, job.entry_script))
+    if os.path.relpath(script, job.source).startswith(os.pardir) or os.path.isabs(job.entry_script):
+        raise SpecError(
+            f"the entry script {job.entry_script!r} is outside the source folder {job.source!r}",
+            remedy="only the source folder is copied to the nodes: move the script into it",
+            where="job.entry_script",
+        )
+    if not os.path.isfile(script):
+        raise SpecError(
+            f"the entry script {job.entry_script!r} does not exist in {job.source!r}",
+            remedy="the path is relative to the source folder",
+            where="job.entry_script",
+        )
+
+
+def _write_attributes(
+    record: RunRecord, tags: Mapping[str, str], properties: Mapping[str, str]
+) -> None:
+    journal = record.journal(wire.ATTRIBUTES, "driver")
+    now = time.time()
+    for kind, values in (("property", properties), ("tag", tags)):
+        for key, value in values.items():
+            journal.append({"t": now, "set": kind, "key": key, "value": value})
+    journal.close()
+
+
+def _provenance(taken: snapshot.Snapshot) -> dict[str, Any]:
+    return {
+        "argv": sys.argv,
+        "cwd": os.getcwd(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "simgrid_ml": __version__,
+        "snapshot": {"id": taken.id, "files": taken.files, "bytes": taken.bytes},
+    }
+
+
+def _start_supervisor(record: RunRecord) -> None:
+    """Start the detached supervisor; it inherits the run's lock, held from now on."""
+    lock = RunLock.take(record.path)
+    if lock is None:
+        raise HostError(f"somebody else holds the lock of the new run {record.id}")
+    # The shell ends at once, so the supervisor is nobody's child and leaves no zombie here.
+    argv = ["/bin/sh", "-c", '"$@" </dev/null >>"$0" 2>&1 &', record.file(wire.SUPERVISOR_LOG)]
+    supervisor = [sys.executable, "-m", "simgrid_ml.engine.supervisor", record.path, str(lock.fd)]
+    try:
+        os.set_inheritable(lock.fd, True)
+        subprocess.run(
+            argv + supervisor,
+            check=True,
+            start_new_session=True,
+            pass_fds=(lock.fd,),
+            cwd="/",
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise HostError(
+            f"the supervisor of run {record.id} could not be started: {error}",
+            remedy="check that this Python and /bin/sh can be run",
+        ) from error
+    finally:
+        lock.close()

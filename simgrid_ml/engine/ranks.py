@@ -1,0 +1,167 @@
+"""What the ranks of a run find: their environment, their folder, and ``launch.json``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from simgrid_ml import wire
+from simgrid_ml.backends.base import NodeInfo
+from simgrid_ml.engine import snapshot
+from simgrid_ml.launch import dialect
+from simgrid_ml.launch.plan import LaunchPlan, Tools
+from simgrid_ml.record.journal import write_json
+from simgrid_ml.record.run import RunRecord
+from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
+from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.placement import Placement, Task
+
+__all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
+
+RSH = "simgrid-ml-rsh"
+_INHERITED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "SHELL", "TERM", "TZ", "USER")
+"""What ranks see of the host's environment, besides ``LC_*``; nothing else leaks into them."""
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, package: str) -> None:
+    """Make the folders of the run: working directories with the source, TMPDIRs, Python path."""
+    for work in {work_directory(record, cluster, node) for node in placement.nodes}:
+        snapshot.unpack(record.file(wire.CODE), work)
+        for folder in (wire.OUTPUTS, wire.LOGS):
+            os.makedirs(os.path.join(work, folder), exist_ok=True)
+    for node in placement.nodes:
+        os.makedirs(record.file(wire.TMP, node), exist_ok=True)
+    python = record.file(wire.PYTHONPATH)
+    os.makedirs(python, exist_ok=True)
+    os.symlink(package, os.path.join(python, "simgrid_ml"))
+    os.symlink(os.path.join(package, "shim", "azureml"), os.path.join(python, "azureml"))
+    rsh = record.file(wire.TMP, RSH)
+    with open(rsh, "w") as stream:
+        # Open MPI splits its ssh agent at spaces and the paths may have some, so it is given a
+        # bare name that is found on PATH, and the paths come from the environment.
+        stream.write('#!/bin/sh\nexec "$SIMGRID_ML_PYTHON" -I -S "$SIMGRID_ML_RSH" "$@"\n')
+    os.chmod(rsh, 0o755)
+
+
+def work_directory(record: RunRecord, cluster: ClusterSpec, node: str) -> str:
+    """The working directory of the ranks on ``node``."""
+    if cluster.effective_working_directory is WorkingDirectory.SHARED:
+        return record.file(wire.WORK)
+    return record.file(f"{wire.WORK}-{node}")
+
+
+def node_environment(record: RunRecord, node: NodeInfo, bin_folder: str) -> dict[str, str]:
+    """The environment of everything that is spawned on a node."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _INHERITED or name.startswith("LC_")
+    }
+    environment = {
+        **inherited,
+        "PATH": f"{bin_folder}:{_SYSTEM_PATH}:{record.file(wire.TMP)}",
+        "TMPDIR": record.file(wire.TMP, node.name),
+        "SIMGRID_ML_PYTHON": node.agent_python,
+        "SIMGRID_ML_RSH": os.path.join(node.package, "node", "rsh.py"),
+        wire.RUN_DIR_VARIABLE: record.path,
+        wire.NODE_VARIABLE: node.name,
+        **node.variables,
+    }
+    if os.path.exists(os.path.join(bin_folder, "prted")):
+        # The wheel of Open MPI was built for another prefix and finds its files by these.
+        prefix = os.path.dirname(bin_folder)
+        environment.update(dict.fromkeys(("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX"), prefix))
+    return environment
+
+
+def tools(record: RunRecord, head: NodeInfo) -> Tools:
+    """The launcher's programs as the head node sees them."""
+    return Tools(
+        agent_python=head.agent_python,
+        rank_script=os.path.join(head.package, "node", "rank.py"),
+        run_dir=record.path,
+        rsh_name=RSH,
+        interface=head.interface,
+        is_root=os.geteuid() == 0,
+    )
+
+
+def write_launch(
+    record: RunRecord,
+    job: JobSpec,
+    cluster: ClusterSpec,
+    placement: Placement,
+    plan: LaunchPlan,
+    nodes: Mapping[str, NodeInfo],
+    python: str,
+) -> dict[str, str]:
+    """Write ``launch.json``; returns the path of each task's log."""
+    spec = record.spec()
+    identity = dialect.Identity(
+        run_id=record.id,
+        experiment=spec["experiment"],
+        workspace=spec.get("workspace", {}).get("name", "local"),
+        run_dir=record.path,
+    )
+    addresses = {name: node.address for name, node in nodes.items()}
+    environment = {
+        "PYTHONPATH": record.file(wire.PYTHONPATH),
+        # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
+        # and ranks that outnumber cores then wait for each other's threads.
+        "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),
+        **dialect.common_variables(identity, job, cluster, placement, addresses),
+        **job.variables,
+    }
+    logs = {
+        task.name: record.file(wire.ARTIFACTS, dialect.task_log(cluster.era, job, placement, task))
+        for task in placement.tasks
+    }
+    for path in logs.values():
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    argv = job.command or (str(job.entry_script), *job.arguments)
+    tasks = {
+        task.name: _task(record, job, cluster, placement, task, argv, logs[task.name], plan)
+        for task in placement.tasks
+    }
+    write_json(
+        record.file(wire.LAUNCH),
+        {
+            "environment": environment,
+            "plan": plan.to_json(),
+            "python": python,
+            "tasks": tasks,
+            "world_size": placement.world_size,
+        },
+    )
+    return logs
+
+
+def _task(
+    record: RunRecord,
+    job: JobSpec,
+    cluster: ClusterSpec,
+    placement: Placement,
+    task: Task,
+    argv: tuple[str, ...],
+    log: str,
+    plan: LaunchPlan,
+) -> dict[str, Any]:
+    work = work_directory(record, cluster, task.node)
+    environment = {
+        wire.TASK_VARIABLE: task.name,
+        "AZUREML_OUTPUT_DIRECTORY": os.path.join(work, wire.OUTPUTS),
+        **dialect.task_variables(job, cluster, placement, task),
+    }
+    return {
+        "abort_on_error": plan.abort_on_error,
+        "argv": list(argv),
+        "cwd": work,
+        "environment": environment,
+        "is_script": job.command is None,
+        "local_rank": task.local_rank,
+        "log": log,
+        "rank": task.rank,
+    }
