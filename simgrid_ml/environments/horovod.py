@@ -1,0 +1,270 @@
+"""The one recipe for Horovod: a wheel for one build of torch, compiled once and kept.
+
+Release 0.28.1 is the last and has no wheels. A current PyTorch has headers that need C++17, where
+Horovod asks for C++14, so the sources are patched. They are compiled against the very torch and
+Open MPI they will run with, in an environment of their own, which is thrown away: no build tools
+remain in the user's, and the wheel goes into any other with the same torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from simgrid_ml.environments.cache import Cache, locked, remove
+from simgrid_ml.environments.catalog import HOROVOD, OPENMPI
+from simgrid_ml.environments.indexes import Indexes
+from simgrid_ml.environments.process import Commands, Finished, no_space_left
+from simgrid_ml.environments.resolve import Host, Resolution, failure
+from simgrid_ml.errors import EnvironmentBuildError
+
+__all__ = ["HorovodWheel"]
+
+RECIPE = 2
+_TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
+_STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
+
+_CXX_17 = ("CMAKE_CXX_STANDARD 14", "CMAKE_CXX_STANDARD 17")
+# Found from where the library lies, not where it was built: <env>/lib has libmpi.
+_RUN_PATH = (
+    "project(horovod CXX)",
+    "project(horovod CXX)\n"
+    "set(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\n"
+    'set(CMAKE_INSTALL_RPATH "$ORIGIN/../../../..;$ORIGIN/../../torch/lib")',
+)
+# An option of make. Ninja comes as a wheel, make would be one more thing to install first.
+_NO_MAKE = ("make_args.append('VERBOSE=1')", "pass")
+_PATCHES = {
+    "CMakeLists.txt": (_CXX_17, _RUN_PATH),
+    "horovod/torch/CMakeLists.txt": (_CXX_17,),
+    "setup.py": (_NO_MAKE,),
+}
+
+
+@dataclass
+class HorovodWheel:
+    """Finds or builds the wheel that goes with a resolution."""
+
+    commands: Commands
+    cache: Cache
+    host: Host
+    indexes: Indexes
+    report: Callable[[str], None]
+    uv: str
+
+    def ensure(self, resolution: Resolution) -> Path:
+        """The wheel.
+
+        Raises:
+            EnvironmentBuildError: no compiler, or it does not compile.
+        """
+        stem = self._stem(resolution)
+        # Any compiler's wheel will do; only a new one is named after the compiler of this host.
+        for path in sorted(self.cache.root.glob(f"wheels/{stem}-cc-*/horovod-*.whl")):
+            return path
+        compiler = _compiler()
+        key = f"{stem}-cc-{_plain(compiler[1])}"
+        with (
+            locked(
+                self.cache.lock(key),
+                waiting=lambda: self.report("waiting for another build of Horovod"),
+                check=self.commands.check_cancelled,
+            ) as lock,
+            self.commands.holding(lock),
+        ):
+            folder = self.cache.wheels(key)
+            for path in folder.glob("horovod-*.whl"):
+                return path
+            _check_headers(self.host)
+            remove(folder)  # of a builder that was killed
+            folder.mkdir(parents=True)
+            with _work_folder(folder) as work:
+                built = self._build(resolution, work, compiler[0])
+                wheel = folder / built.name
+                draft = folder / f".{built.name}"  # the rename below must not cross disks
+                shutil.copyfile(built, draft)
+                os.replace(draft, wheel)
+                return wheel
+
+    def _stem(self, resolution: Resolution) -> str:
+        parts = [
+            f"horovod-{HOROVOD}-r{RECIPE}",
+            f"torch-{resolution.packages['torch']}",
+            f"ompi-{resolution.packages.get('openmpi', OPENMPI)}",
+            f"{self.host.abi}-{self.host.platform.split()[-1]}",
+        ]
+        return _plain("-".join(parts))
+
+    def _build(self, resolution: Resolution, work: Path, compiler: str) -> Path:
+        environment = self.indexes.uv_environment(os.environ)
+        venv = work / "venv"
+        self.report("building horovod: its build environment")
+        self._uv(["venv", "--quiet", "--python", self.host.interpreter, str(venv)], environment)
+        python = str(venv / "bin" / "python")
+        lock = work / "lock.txt"
+        lock.write_text(resolution.requirements_file, encoding="utf-8")
+        backend = ["--torch-backend", resolution.torch_backend] if resolution.torch_backend else []
+        install = ["pip", "install", "--python", python, "--no-deps"]
+        self._uv([*install, *backend, "-r", str(lock)], environment)
+        # In a step of its own: torch asks for a newer setuptools than Horovod's setup.py bears.
+        self._uv([*install, *_TOOLS], environment)
+        sources = self._sources(work, python, environment)
+        wheels = work / "wheels"
+        environment.update(
+            PATH=f"{venv / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}",
+            CXX=compiler,
+            HOROVOD_WITH_PYTORCH="1",
+            HOROVOD_WITHOUT_TENSORFLOW="1",
+            HOROVOD_WITHOUT_MXNET="1",
+            HOROVOD_WITH_MPI="1",
+            HOROVOD_WITH_GLOO="1",
+            CMAKE_GENERATOR="Ninja",
+            CMAKE_BUILD_PARALLEL_LEVEL=str(len(os.sched_getaffinity(0))),
+            MAKEFLAGS="-j1",  # or setup.py asks for 8 jobs whatever there is
+        )
+        cuda = "+cpu" not in resolution.packages["torch"] and shutil.which("nvcc") is not None
+        if cuda and self.host.has_gpu:
+            environment["HOROVOD_GPU_OPERATIONS"] = "NCCL"
+
+        def percent(line: str) -> None:
+            match = _STEP.match(line)
+            if match:
+                done = 100 * int(match.group(1)) // int(match.group(2))
+                self.report(f"building horovod [{done}%]")
+
+        self.report("building horovod [0%]")
+        finished = self.commands.run(
+            [
+                *(python, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation"),
+                *("--no-index", "-w", str(wheels), "."),
+            ],
+            environment=environment,
+            folder=str(sources),
+            on_line=percent,
+        )
+        built = sorted(wheels.glob("horovod-*.whl"))
+        if finished.code != 0 or not built:
+            raise _compile_failure(finished)
+        return built[0]
+
+    def _sources(self, work: Path, python: str, environment: dict[str, str]) -> Path:
+        """pip fetches them: uv has no command for it, and pip's configuration is there anyway."""
+        self.report("building horovod: fetching the sources")
+        finished = self.commands.run(
+            [
+                *(python, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"),
+                *("--no-build-isolation", "--disable-pip-version-check", "-d", str(work)),
+                f"horovod=={HOROVOD}",
+            ],
+            environment=environment,
+        )
+        archives = sorted(work.glob("horovod-*.tar.gz"))
+        if finished.code != 0 or not archives:
+            raise failure("fetching the sources of Horovod", finished, self.indexes)
+        with tarfile.open(archives[0]) as archive:
+            if hasattr(tarfile, "data_filter"):
+                archive.extractall(work / "src", filter="data")
+            else:
+                archive.extractall(work / "src")
+        sources = next((work / "src").glob("horovod-*"))
+        for name, patches in _PATCHES.items():
+            path = sources / name
+            text = path.read_text(encoding="utf-8")
+            for old, new in patches:
+                if old not in text:
+                    raise EnvironmentBuildError(
+                        f"the sources of Horovod are not those of release {HOROVOD}",
+                        evidence=f"{name} does not contain {old!r}",
+                        remedy="check which index offers them",
+                    )
+                text = text.replace(old, new)
+            path.write_text(text, encoding="utf-8")
+        return sources
+
+    def _uv(self, arguments: list[str], environment: dict[str, str]) -> None:
+        finished = self.commands.run([self.uv, *arguments], environment=environment)
+        if finished.code != 0:
+            raise failure("making the build environment of Horovod", finished, self.indexes)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
+
+
+@contextmanager
+def _work_folder(beside: Path) -> Iterator[Path]:
+    """Where to compile: on the disk of uv's links if its path is harmless.
+
+    CMake takes the folder for a regular expression in one place, make splits at spaces.
+    """
+    if re.fullmatch(r"[A-Za-z0-9._/-]+", str(beside)):
+        work = beside / "build"
+        work.mkdir()
+    else:
+        work = Path(tempfile.mkdtemp(prefix="simgrid-ml-horovod-"))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _compiler() -> tuple[str, str]:
+    """The C++ compiler and its major version.
+
+    Raises:
+        EnvironmentBuildError: there is none.
+    """
+    for name in filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++")):
+        path = shutil.which(name)
+        if path is None:
+            continue
+        try:
+            answer = subprocess.run(
+                [path, "-dumpversion"], capture_output=True, text=True, timeout=30, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return path, f"{Path(path).name}{answer.stdout.strip().partition('.')[0]}"
+    raise EnvironmentBuildError(
+        "Horovod has to be compiled, and there is no C++ compiler",
+        remedy="install one: apt-get install g++ (as root); simgrid-ml keeps the compiled "
+        "Horovod, so it is needed only once",
+    )
+
+
+def _check_headers(host: Host) -> None:
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        raise EnvironmentBuildError(
+            "Horovod has to be compiled, and the headers of Python are missing",
+            evidence=f"{header}: no such file",
+            remedy=f"install them: apt-get install python{host.python[0]}.{host.python[1]}-dev "
+            "(as root)",
+        )
+
+
+def _compile_failure(finished: Finished) -> EnvironmentBuildError:
+    if "No space left on device" in finished.text:
+        return no_space_left("compiling Horovod", finished.evidence())
+    if re.search(r"Killed signal|internal compiler error: Killed|Cannot allocate", finished.text):
+        return EnvironmentBuildError(
+            "compiling Horovod ran out of memory",
+            evidence=finished.evidence(),
+            remedy="free some memory (each core compiles one file, about 1.5 GB), or lend this "
+            "process fewer cores: taskset -c 0 simgrid-ml env build",
+        )
+    errors = [line for line in finished.tail if re.search(r"\berror\b", line, re.IGNORECASE)]
+    return EnvironmentBuildError(
+        "Horovod does not compile here",
+        evidence="\n".join(errors[:6]) or finished.evidence(),
+        remedy="the build log has every line; g++ 9 or later is needed",
+    )

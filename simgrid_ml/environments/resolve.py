@@ -1,0 +1,513 @@
+"""From requirement lines to a lock: which release of which package, and what was substituted.
+
+uv resolves; what it cannot know is decided here: a pin of a release without a build for this Python
+is relaxed to the nearest one that has one, and torch is taken in its CPU build where there is no
+GPU. Results are kept by a key over all that went in, so the second time nothing is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgrid_ml.environments.cache import Cache, read_json, write_atomically
+from simgrid_ml.environments.catalog import (
+    HOROVOD,
+    NUMPY_1_UNTIL,
+    TORCH,
+    TORCH_FAMILY,
+    Substitution,
+)
+from simgrid_ml.environments.indexes import Indexes
+from simgrid_ml.environments.process import Commands, Finished, no_space_left
+from simgrid_ml.errors import EnvironmentBuildError
+from simgrid_ml.spec.job import EnvironmentSpec
+
+if TYPE_CHECKING:
+    from simgrid_ml.environments.requirements import Plan, Wish
+
+__all__ = ["Host", "Resolution", "Resolver", "failure", "resolution_key", "uv_binary"]
+
+RECIPE = 1
+"""Counted up whenever the same specification shall resolve anew."""
+
+_NETWORK = re.compile(
+    r"dns error|failed to lookup|error sending request|connection (?:refused|reset|closed)"
+    r"|network is unreachable|timed out|tls handshake|invalid peer certificate|client error",
+    re.IGNORECASE,
+)
+_MISSING = re.compile(
+    r"(?:Because |and )(\S+) was not found in the (?:package registry|provided package locations)"
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What of this machine decides which builds fit; a value, so that tests can write one.
+
+    Attributes:
+        interpreter: the Python environments are made from.
+        python: its version.
+        abi: ``cpython-311-x86_64-linux-gnu``.
+        platform: kernel, machine and C library.
+        has_gpu: whether an NVIDIA driver is loaded.
+    """
+
+    interpreter: str
+    python: tuple[int, int, int]
+    abi: str
+    platform: str
+    has_gpu: bool
+
+    @classmethod
+    def here(cls) -> Host:
+        # The base interpreter: environments must outlive the one simgrid-ml is installed in.
+        base: str = getattr(sys, "_base_executable", None) or sys.executable
+        try:
+            libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        except (ValueError, OSError):
+            libc = ""
+        return cls(
+            interpreter=base,
+            python=sys.version_info[:3],
+            abi=str(sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag),
+            platform=f"{sysconfig.get_platform()} {libc}".strip(),
+            has_gpu=os.path.exists("/dev/nvidiactl") or os.path.exists("/proc/driver/nvidia"),
+        )
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A lock and how it came about.
+
+    Attributes:
+        lock: requirement lines with hashes, as uv installs them.
+        packages: name to version, without Horovod.
+        horovod: whether Horovod is compiled in addition.
+        torch_backend: ``"cpu"`` where PyTorch's own index is used.
+        lock_hash: of everything that decides what is in the environment.
+        options: index options of the user's requirement files; needed to install as well.
+    """
+
+    lock: str
+    packages: dict[str, str]
+    horovod: bool
+    torch_backend: str | None
+    substitutions: tuple[Substitution, ...]
+    options: tuple[str, ...]
+    lock_hash: str
+
+    @property
+    def requirements_file(self) -> str:
+        return "".join(f"{line}\n" for line in self.options) + self.lock
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "lock": self.lock,
+            "packages": self.packages,
+            "horovod": self.horovod,
+            "torch_backend": self.torch_backend,
+            "substitutions": [one.to_json() for one in self.substitutions],
+            "options": list(self.options),
+            "lock_hash": self.lock_hash,
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Resolution:
+        return cls(
+            lock=plain["lock"],
+            packages=plain["packages"],
+            horovod=plain["horovod"],
+            torch_backend=plain["torch_backend"],
+            substitutions=tuple(Substitution(**one) for one in plain["substitutions"]),
+            options=tuple(plain["options"]),
+            lock_hash=plain["lock_hash"],
+        )
+
+
+def resolution_key(spec: EnvironmentSpec, host: Host, indexes: Indexes) -> str:
+    """Changes with everything that may change the result; costs well under a millisecond."""
+    files = []
+    for line in spec.pip:  # a wheel or folder named by its path may change under its name
+        for path in re.findall(r"(?:file://)?(/[^\s;#]+)", line):
+            try:
+                files.append((path, os.stat(path).st_mtime_ns))
+            except OSError:
+                continue
+    parts = [
+        RECIPE,
+        TORCH,
+        HOROVOD,
+        spec.framework,
+        spec.framework_version,
+        spec.pip,
+        spec.conda,
+        spec.python,
+        spec.use_gpu,
+        files,
+        host.python[:2],
+        host.abi,
+        host.platform,
+        host.has_gpu,
+        indexes.fingerprint(),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def remembered(cache: Cache, key: str) -> Resolution | None:
+    plain = read_json(cache.resolution(key))
+    try:
+        return None if plain is None else Resolution.from_json(plain)
+    except (KeyError, TypeError):
+        return None  # of another version of simgrid-ml
+
+
+def remember(cache: Cache, key: str, resolution: Resolution) -> None:
+    write_atomically(cache.resolution(key), json.dumps(resolution.to_json(), indent=1))
+
+
+def uv_binary() -> str:
+    import uv
+
+    try:
+        return os.fspath(uv.find_uv_bin())
+    except FileNotFoundError as error:
+        raise EnvironmentBuildError(
+            "the program uv is missing, although its package is installed",
+            remedy="reinstall it: python -m pip install --force-reinstall uv",
+        ) from error
+
+
+@dataclass
+class Resolver:
+    """Makes one lock."""
+
+    commands: Commands
+    host: Host
+    indexes: Indexes
+    report: Callable[[str], None]
+    uv: str
+
+    def resolve(self, spec: EnvironmentSpec) -> Resolution:
+        """
+        Raises:
+            SpecError: a requirement cannot be read.
+            EnvironmentBuildError: there is no solution, or no index could be reached.
+        """
+        from simgrid_ml.environments.requirements import plan
+
+        self.report("resolving packages")
+        wanted = plan(spec, self.host.python)
+        wanted, backend = self._choose_torch(wanted, prefer_cuda=spec.use_gpu)
+        lock, wanted = self._lock(wanted, backend)
+        packages = locked_packages(lock)
+        substitutions = tuple(
+            dict.fromkeys(_with_version(one, packages) for one in wanted.substitutions)
+        )
+        identity = json.dumps(
+            [
+                RECIPE,
+                lock,
+                HOROVOD if wanted.horovod else None,
+                self.host.abi,
+                self.host.platform,
+            ]
+        )
+        return Resolution(
+            lock=lock,
+            packages=packages,
+            horovod=wanted.horovod,
+            torch_backend=backend,
+            substitutions=substitutions,
+            options=wanted.options,
+            lock_hash=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        )
+
+    # -- torch -------------------------------------------------------------------------------
+    def _choose_torch(self, wanted: Plan, *, prefer_cuda: bool) -> tuple[Plan, str | None]:
+        """Prefer the CPU build: it is a tenth of the size, and all there is use for.
+
+        First what the configured places offer under the local version ``+cpu``, then PyTorch's
+        own index, else what PyPI has.
+        """
+        torch = wanted.wish("torch")
+        if torch is None or torch.is_url or (prefer_cuda and self.host.has_gpu):
+            return wanted, None
+        version = _cpu_candidate(torch)
+        if version is not None:
+            line = f"torch=={version}+cpu"
+            if self._try([*wanted.options, line], ["--no-deps"]) is not None:
+                return self._family(wanted.with_wish(replace(torch, line=line))), None
+        if not self.indexes.no_index and sys.platform == "linux":
+            self.report("asking the PyTorch index for a CPU build")
+            found = self._try(
+                [*wanted.options, torch.line],
+                ["--no-deps", "--torch-backend", "cpu"],
+                patient=False,
+            )
+            if found is not None:
+                return wanted, "cpu"
+        reason = (
+            "no CPU build is in the configured places, and download.pytorch.org has none or "
+            "cannot be reached; the build of the package index is used, which may be large"
+        )
+        return wanted.noting(Substitution("CPU build of torch", "torch", reason)), None
+
+    def _family(self, wanted: Plan) -> Plan:
+        """torchvision and its kin must come from where torch comes from, or they fail at import."""
+        torch = wanted.wish("torch")
+        assert torch is not None
+        for wish in wanted.wishes:
+            if wish.name == "torch" or wish.name not in TORCH_FAMILY or wish.is_url:
+                continue
+            found = self._try([*wanted.options, torch.line, wish.name], [])
+            version = locked_packages(found or "").get(wish.name, "")
+            if version.endswith("+cpu"):
+                wanted = wanted.with_wish(replace(wish, line=f"{wish.name}=={version}"))
+                continue
+            wanted = wanted.without(wish.name).noting(
+                Substitution(
+                    wish.line,
+                    "",
+                    f"no build of {wish.name} for the CPU build of torch is in the configured "
+                    "places; the one of PyPI needs CUDA libraries and fails at import",
+                )
+            )
+        return wanted
+
+    # -- the lock ----------------------------------------------------------------------------
+    def _lock(self, wanted: Plan, backend: str | None) -> tuple[str, Plan]:
+        """Wheels only, then with pins relaxed, then with source distributions allowed.
+
+        Old releases often have a source distribution that would be compiled for minutes and fail;
+        a newer wheel is nearly always what the user is better off with.
+        """
+        base = ["--torch-backend", backend] if backend else []
+        wheels = ["--only-binary", ":all:"]
+        first = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
+        if first.code == 0:
+            return self._with_numpy_1(self._output, wanted, [*base, *wheels])
+        self._raise_unless_unsolvable(first)
+
+        self.report("looking for releases that exist for this Python")
+        optional = [wish for wish in wanted.wishes if wish.optional]
+        for wish in optional:
+            wanted = wanted.without(wish.name).noting(
+                Substitution(wish.line, "", f"{wish.name} does not go with the other packages")
+            )
+        relaxed = wanted
+        sources: list[str] = []
+        for wish in wanted.wishes:
+            if wish.is_url:
+                sources.append(wish.name)
+                continue
+            line, from_source = self._nearest(wanted, wish, base)
+            if from_source:
+                sources.append(wish.name)
+            if line != wish.line:
+                reason = f"no build of {wish.line} exists for Python {self.host.python[0]}" + (
+                    f".{self.host.python[1]}"
+                )
+                relaxed = relaxed.with_wish(replace(wish, line=line)).noting(
+                    Substitution(wish.line, wish.name, reason)
+                )
+        attempts: list[tuple[Plan, list[str]]] = []
+        if not sources:
+            attempts.append((relaxed, [*base, *wheels]))
+        attempts.append((relaxed, base))
+        loose = relaxed
+        for wish in relaxed.wishes:
+            original = wanted.wish(wish.name)
+            if original is not None and original.line != wish.line:
+                # Nearest releases may exclude each other; anything newer is the next best.
+                loose = loose.with_wish(replace(wish, line=wish.line.replace("==", ">=")))
+        if loose != relaxed:
+            attempts.append((loose, [*base, *wheels]))
+            attempts.append((loose, base))
+        last = first
+        for attempt, options in attempts:
+            last = self._compile(attempt.lines, [*options, "--generate-hashes"])
+            if last.code == 0:
+                return self._with_numpy_1(self._output, attempt, options)
+        self._raise_unless_unsolvable(last)
+        raise EnvironmentBuildError(
+            "the packages asked for cannot be installed together",
+            evidence=last.evidence(),
+            remedy="loosen or drop one of the versions that uv names above",
+        )
+
+    def _nearest(self, wanted: Plan, wish: Wish, base: Sequence[str]) -> tuple[str, bool]:
+        """The requirement to use for ``wish``, and whether it must be built from source."""
+        from packaging.requirements import Requirement
+
+        from simgrid_ml.environments.requirements import lower_bound
+
+        alone = [*base, "--no-deps"]
+        wheels = [*alone, "--only-binary", ":all:"]
+        if self._try([*wanted.options, wish.line], wheels) is not None:
+            return wish.line, False
+        requirement = Requirement(wish.line)
+        extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+        name = f"{requirement.name}{extras}"
+        bound = lower_bound(requirement.specifier)
+        candidates: list[tuple[str, list[str]]] = []
+        if bound is not None:
+            candidates.append((f"{name}>={bound}", [*wheels, "--resolution", "lowest-direct"]))
+            candidates.append((name, wheels))
+        for line, options in candidates:
+            found = self._try([*wanted.options, line], options)
+            if found is not None:
+                version = next(iter(locked_packages(found).values()))
+                return f"{name}=={version}", False
+        if self._try([*wanted.options, wish.line], alone) is not None:
+            return wish.line, True
+        anything = self._compile([*wanted.options, requirement.name], alone)
+        if anything.code == 0:
+            version = next(iter(locked_packages(self._output).values()))
+            return f"{name}=={version}", True
+        self._raise_unless_unsolvable(anything)
+        missing = _MISSING.search(anything.text)
+        exists = missing is None
+        raise EnvironmentBuildError(
+            f"the package {requirement.name!r} "
+            + (
+                f"has no release for Python {self.host.python[0]}.{self.host.python[1]}"
+                if exists
+                else "does not exist"
+            ),
+            evidence=anything.evidence(),
+            remedy="check its spelling, or configure the index that has it with pip config set "
+            f"global.extra-index-url URL; looked in: {self.indexes.described()}",
+        )
+
+    def _with_numpy_1(self, lock: str, wanted: Plan, options: Sequence[str]) -> tuple[str, Plan]:
+        """Take NumPy 1 where a package was compiled against it (see ``NUMPY_1_UNTIL``)."""
+        from packaging.version import Version
+
+        packages = locked_packages(lock)
+        if not packages.get("numpy", "1").startswith("2"):
+            return lock, wanted
+        old = [
+            name
+            for name, first in NUMPY_1_UNTIL.items()
+            if name in packages and Version(packages[name]).release < first
+        ]
+        if not old:
+            return lock, wanted
+        result = self._compile([*wanted.lines, "numpy<2"], [*options, "--generate-hashes"])
+        if result.code != 0:
+            return lock, wanted
+        reason = f"{', '.join(old)} of this age fails at import with NumPy 2"
+        return self._output, wanted.noting(Substitution("numpy", "numpy", reason))
+
+    # -- uv ----------------------------------------------------------------------------------
+    _output: str = ""
+
+    def _try(
+        self, lines: Iterable[str], options: Sequence[str], *, patient: bool = True
+    ) -> str | None:
+        """The lock, or None where there is no solution."""
+        finished = self._compile(lines, options, patient=patient)
+        if finished.code == 0:
+            return self._output
+        if patient:
+            self._raise_unless_unsolvable(finished)
+        return None
+
+    def _compile(
+        self, lines: Iterable[str], options: Sequence[str], *, patient: bool = True
+    ) -> Finished:
+        environment = self.indexes.uv_environment(os.environ)
+        if not patient:  # asking a host that may well be out of reach
+            environment.update(UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="10")
+        with tempfile.TemporaryDirectory(prefix="simgrid-ml-resolve-") as folder:
+            asked = Path(folder, "requirements.txt")
+            locked = Path(folder, "lock.txt")
+            asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            self.commands.log.write("# " + "  ".join(lines))
+            finished = self.commands.run(
+                [
+                    self.uv,
+                    "pip",
+                    "compile",
+                    str(asked),
+                    "--output-file",
+                    str(locked),
+                    "--quiet",
+                    "--python",
+                    self.host.interpreter,
+                    "--no-header",
+                    "--no-annotate",
+                    *options,
+                ],
+                environment=environment,
+                folder=folder,
+            )
+            self._output = locked.read_text(encoding="utf-8") if finished.code == 0 else ""
+        return finished
+
+    def _raise_unless_unsolvable(self, finished: Finished) -> None:
+        """Anything but "no solution" is not about versions, and trying others would mislead."""
+        if finished.code == 0 or "No solution found" in finished.text:
+            return
+        raise failure("resolving the packages", finished, self.indexes)
+
+
+def failure(doing: str, finished: Finished, indexes: Indexes) -> EnvironmentBuildError:
+    """What went wrong when uv gave up, by what it printed."""
+    text = finished.text
+    if "No space left on device" in text or "os error 28" in text:
+        return no_space_left(doing, finished.evidence())
+    if _NETWORK.search(text):
+        return EnvironmentBuildError(
+            f"no package index could be reached while {doing}",
+            evidence=finished.evidence(),
+            remedy="check the connection and HTTPS_PROXY, or give a local index with pip config "
+            f"set global.index-url URL; looked in: {indexes.described()}",
+        )
+    return EnvironmentBuildError(
+        f"{doing} failed (uv ended with {finished.code})",
+        evidence=finished.evidence(),
+        remedy="the build log has every line",
+    )
+
+
+def locked_packages(lock: str) -> dict[str, str]:
+    """Name to version of every line; a package given by URL has its URL for a version.
+
+    >>> locked_packages("numpy==2.1.0 --hash=sha256:1\\nx @ file:///w/x.whl\\n")
+    {'numpy': '2.1.0', 'x': 'file:///w/x.whl'}
+    """
+    packages = {}
+    for line in lock.splitlines():
+        match = re.match(
+            r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:==|@)\s*([^\s;\\]+)", line
+        )
+        if match:
+            packages[match.group(1).lower()] = match.group(2)
+    return packages
+
+
+def _cpu_candidate(torch: Wish) -> str | None:
+    """The release whose ``+cpu`` build would do; None where the specifier leaves it open."""
+    exact = [one.version for one in torch.specifier if one.operator == "=="]
+    if exact and "*" not in exact[0]:
+        return exact[0] if "+" not in exact[0] else None
+    return TORCH if TORCH in torch.specifier else None
+
+
+def _with_version(one: Substitution, packages: dict[str, str]) -> Substitution:
+    if one.got == "horovod":
+        return replace(one, got=f"horovod=={HOROVOD}")
+    if one.got in packages:
+        return replace(one, got=f"{one.got}=={packages[one.got]}")
+    return one
