@@ -11,41 +11,46 @@ from simgrid_ml.record.run import RunRecord
 
 __all__ = ["check"]
 
-_NAME = "ranks"
-
 
 def check(run: RunRecord) -> Iterator[Finding]:
     """Compare what each task reported of itself with the run's placement."""
     placement = run.document(wire.PLACEMENT)
     if not placement:
-        yield Finding(_NAME, Verdict.UNKNOWN, "the run ended before its tasks were placed")
+        yield Finding("ranks", Verdict.UNKNOWN, "the run ended before its tasks were placed")
         return
     reports = run.task_reports()
-    wrong = []
+    displaced, bad_ends = [], []
     for task in placement["tasks"]:
-        wrong += [f"{task['name']}: {what}" for what in _differences(task, reports, placement)]
-    total = len(placement["tasks"])
-    if wrong:
-        yield Finding(
-            _NAME,
-            Verdict.FAIL,
-            f"{len({line.split(':')[0] for line in wrong})} of {total} tasks are not as placed",
-            "\n".join(wrong),
-        )
-    else:
-        nodes = len(placement["nodes"])
-        yield Finding(
-            _NAME,
-            Verdict.PASS,
-            f"{total} tasks on {nodes} nodes: each where it was placed, each ended with code 0",
-        )
+        events = {line["event"]: line for line in reports.get(task["name"], [])}
+        displaced += [f"{task['name']}: {what}" for what in _displaced(task, events, placement)]
+        if end := _bad_end(events):
+            bad_ends.append(f"{task['name']}: {end}")
+    total, nodes = len(placement["tasks"]), len(placement["nodes"])
+    yield _finding(
+        "ranks.placement",
+        displaced,
+        f"{total} tasks on {nodes} nodes, each where and as who it was placed",
+        f"of {total} tasks were not where or who they should be",
+    )
+    yield _finding(
+        "ranks.ends",
+        bad_ends,
+        f"{total} tasks ended with code 0",
+        f"of {total} tasks did not end with code 0",
+    )
 
 
-def _differences(
-    task: dict[str, Any], reports: dict[str, list[dict[str, Any]]], placement: dict[str, Any]
+def _finding(name: str, wrong: list[str], good: str, bad: str) -> Finding:
+    if not wrong:
+        return Finding(name, Verdict.PASS, good)
+    tasks = {line.partition(":")[0] for line in wrong}
+    return Finding(name, Verdict.FAIL, f"{len(tasks)} {bad}", "\n".join(wrong))
+
+
+def _displaced(
+    task: dict[str, Any], events: dict[str, dict[str, Any]], placement: dict[str, Any]
 ) -> Iterator[str]:
-    events = {line["event"]: line for line in reports.get(task["name"], [])}
-    started, ended = events.get("started"), events.get("ended")
+    started = events.get("started")
     if started is None:
         yield "never reported a start"
         return
@@ -59,9 +64,12 @@ def _differences(
     for what, value in expected.items():
         if started[what] != value:
             yield f"{what} is {started[what]!r}, placed as {value!r}"
+
+
+def _bad_end(events: dict[str, dict[str, Any]]) -> str | None:
+    ended = events.get("ended")
     if ended is None:
-        yield "never reported an end (it was killed together with its node or launcher)"
-    elif ended["signal"]:
-        yield f"ended by signal {ended['signal']}"
-    elif ended["code"] != 0:
-        yield f"ended with code {ended['code']}"
+        return "reported no end; it was killed together with its node or launcher"
+    if ended["signal"]:
+        return f"ended by signal {ended['signal']}"
+    return f"ended with code {ended['code']}" if ended["code"] else None

@@ -15,6 +15,8 @@ __all__ = ["first_cause", "oom_kills", "tail"]
 
 _LINES = 20
 _FULL_BYTES = 2**16
+_SLACK_S = 0.5
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGKILL}
 
 
 def first_cause(
@@ -38,12 +40,15 @@ def first_cause(
         end = events.get("ended")
         if "started" not in events:
             continue
-        if end is None:
+        if "failing" in events:
+            note = events["failing"]
+            failed.append((note["t"], task.name, end or {"signal": None, "code": note["code"]}))
+        elif end is None:
             silent.append((events["started"]["t"], task.name, None))
         elif end["signal"] == signal.SIGTERM:  # what a launcher does to the others
             told_to_end.append((end["t"], task.name, end))
         elif end["signal"] or end["code"]:
-            failed.append((end["t"], task.name, end))
+            failed.append((_likely_time(end), task.name, end))
     started = sum(1 for lines in reports.values() if lines)
     if started < placement.world_size and not failed:
         return _not_started(placement, started, logs, ended)
@@ -52,6 +57,16 @@ def first_cause(
             _, name, end = min(group, key=lambda item: item[0])
             return _task_failed(record, placement, name, end, logs[name], oom_kills_before)
     return _command_failed(logs, ended)
+
+
+def _likely_time(end: Mapping[str, Any]) -> float:
+    """When a task that could not note its failure failed, for telling causes from consequences.
+
+    A crash is seen by its peers some milliseconds before it is reported here: connections close
+    first. What peers then do (MPI ends them with a code of its own, Gloo aborts) looks earlier.
+    """
+    time_s: float = end["t"]
+    return time_s - _SLACK_S if end["signal"] in _CRASHES else time_s + _SLACK_S
 
 
 def _task_failed(

@@ -24,6 +24,7 @@ from simgrid_ml.checks.base import run_checks
 from simgrid_ml.engine import causes, collect, plugins
 from simgrid_ml.engine import ranks as rank_files
 from simgrid_ml.engine.agents import Process, Switchboard
+from simgrid_ml.engine.reports import TaskReport
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.errors import HostError, LaunchError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
@@ -41,8 +42,12 @@ T = TypeVar("T")
 
 NODES_DEADLINE_S = 30.0
 GRACE_S = 5.0
-"""Between SIGTERM and SIGKILL."""
+SHORT_GRACE_S = 0.5
+"""Between SIGTERM and SIGKILL, with and without tasks that may want to save something."""
+LINGER_S = 3.0
+"""What a launcher gets to end by itself after a task failed, or after all have ended."""
 _LOOK_S = 0.05
+_LOOK_TASKS_S = 0.25
 _RESERVE_BYTES = 64 * 1024
 
 
@@ -91,6 +96,7 @@ class _Story:
         self.placement: Placement | None = None
         self.nodes: dict[str, NodeInfo] = {}
         self.logs: dict[str, str] = {}
+        self.reports: dict[str, TaskReport] = {}
         self.events = Journal(record.file(wire.EVENTS))
         self.cancel = asyncio.Event()
         self.why_cancelled = "cancelled by request"
@@ -184,33 +190,36 @@ class _Story:
                 stdout=log,
             )
         self.log("launched", commands=sorted(processes))
-        watchers = {
+        watchers: set[asyncio.Task[Any]] = {
             asyncio.create_task(self.raise_when_cancelled()),
             asyncio.create_task(self.raise_when_node_is_lost(board)),
-            asyncio.create_task(self.raise_when_not_started(placement)),
         }
+        tasks = asyncio.create_task(self.watch_tasks(placement))
         decisive = {
             asyncio.create_task(processes[name].wait(), name=name) for name in plan.decisive
         }
+        done: set[asyncio.Task[Any]]
         try:
             if self.job.max_run_s is not None:
                 watchers.add(asyncio.create_task(self.raise_when_out_of_time(self.job.max_run_s)))
-            waiting = set(decisive)
+            waiting: set[asyncio.Task[Any]] = set(decisive)
             while waiting:
                 done, _ = await asyncio.wait(
-                    waiting | watchers, return_when=asyncio.FIRST_COMPLETED
+                    waiting | watchers | {tasks}, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done & watchers:
-                    task.result()  # raises, except the one that saw all ranks start
-                watchers -= done
+                    task.result()  # raises
                 waiting -= done
                 ended = {task.get_name(): task.result() for task in decisive if task.done()}
-                if any(ended.values()):
+                if any(ended.values()) or (tasks in done and tasks.result()):
                     raise causes.first_cause(self.record, placement, self.logs, ended, oom_kills)
+                if tasks in done:
+                    break
         finally:
-            for task in watchers | decisive:
+            watchers |= decisive | {tasks}
+            for task in watchers:
                 task.cancel()
-            await asyncio.gather(*watchers, *decisive, return_exceptions=True)
+            await asyncio.gather(*watchers, return_exceptions=True)
             await self.end_processes(processes)
 
     async def end_processes(self, processes: dict[str, Process]) -> None:
@@ -220,7 +229,9 @@ class _Story:
             process.signal(signal.SIGTERM)
         if running:
             waits = [asyncio.ensure_future(process.wait()) for process in running]
-            await asyncio.wait(waits, timeout=GRACE_S)
+            # A launcher that hangs after its last task has nothing left to end in peace.
+            busy = any(report.started and not report.ended for report in self.reports.values())
+            await asyncio.wait(waits, timeout=GRACE_S if busy else SHORT_GRACE_S)
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
@@ -267,29 +278,48 @@ class _Story:
             remedy="the kernel's log (`dmesg`) tells whether it ran out of memory; submit again",
         )
 
-    async def raise_when_not_started(self, placement: Placement) -> None:
+    async def watch_tasks(self, placement: Placement) -> bool:
+        """Follow the tasks' own reports, since launchers fall silent.
+
+        mpirun 5.0.11 can deadlock in its own clean-up after the ranks have ended (seen after a
+        rank failed), so what the tasks report decides once the launcher has had its time.
+
+        Returns:
+            True: a task failed ``LINGER_S`` ago; False: all tasks ended well ``LINGER_S`` ago.
+
+        Raises:
+            LaunchError: some task has not started in time.
+        """
+        launched = time.monotonic()
         limit = self.job.launch_timeout_s
-        deadline = time.monotonic() + limit
+        names = [task.name for task in placement.tasks]
+        reports = self.reports = {
+            name: TaskReport(self.record.file(wire.TASKS, name + ".jsonl")) for name in names
+        }
+        all_started = False
+        decided: float | None = None
         wait_s = 0.01
-        tasks = {task.name for task in placement.tasks}
-        while missing := tasks - self.started():
-            if time.monotonic() > deadline:
+        while decided is None or time.monotonic() < decided + LINGER_S:
+            for report in reports.values():
+                report.refresh()
+            missing = [name for name, report in reports.items() if not report.started]
+            if not missing and not all_started:
+                all_started = True
+                self.log("all-ranks-started")
+            if missing and time.monotonic() > launched + limit:
                 raise LaunchError(
-                    f"{len(missing)} of {placement.world_size} ranks did not start within "
-                    f"{limit:g} s: {', '.join(sorted(missing)[:8])}",
-                    evidence=causes.tail(next(iter(self.logs.values()), "")),
+                    f"{len(missing)} of {len(names)} ranks did not start within {limit:g} s: "
+                    f"{', '.join(missing[:8])}",
+                    evidence=causes.tail(next(reversed(self.logs.values()), "")),
                     remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
                 )
+            failed = any(report.failed for report in reports.values())
+            if decided is None and (failed or all(report.ended for report in reports.values())):
+                decided = time.monotonic()
             await asyncio.sleep(wait_s)
-            wait_s = min(0.2, wait_s * 1.5)
-        self.log("all-ranks-started")
-
-    def started(self) -> set[str]:
-        try:
-            names = os.listdir(self.record.file(wire.TASKS))
-        except FileNotFoundError:
-            return set()
-        return {name[: -len(".jsonl")] for name in names}
+            wait_s = min(_LOOK_TASKS_S, wait_s * 1.3)
+        self.log("launcher-lingers", after_s=LINGER_S)
+        return failed
 
     # -- the end ---------------------------------------------------------------------------
     def finish(self, error: SimgridError | None, cancelled: str | None) -> None:

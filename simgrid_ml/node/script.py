@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any, NoReturn
 
 __all__ = ["run"]
@@ -44,16 +45,30 @@ def _tell(error: BaseException) -> None:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
         traceback = traceback.tb_next
-    sys.excepthook(type(error), error, traceback)
+    sys.excepthook(type(error), error.with_traceback(traceback), traceback)
 
 
 def _leave(code: int) -> NoReturn:
+    _note_failure(code)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:
             pass
     os._exit(code)
+
+
+def _note_failure(code: int) -> None:
+    """Journal that this rank fails before its connections close and others fail because of it."""
+    from simgrid_ml import wire
+    from simgrid_ml.record.journal import Journal
+
+    try:
+        task = os.environ[wire.TASK_VARIABLE]
+        path = os.path.join(os.environ[wire.RUN_DIR_VARIABLE], wire.TASKS, task + ".jsonl")
+        Journal(path).append({"t": time.time(), "event": "failing", "code": code})
+    except (KeyError, OSError):
+        pass  # the end of the process is reported by its wrapper anyway
 
 
 def _line_buffer(stream: Any) -> None:
