@@ -1,6 +1,6 @@
 """The agents of virtual nodes: dial back to the supervisor, spawn, reap, end with the connection.
 
-``python -I -S agent.py SOCKET SHM_BYTES ISOLATION NODE…`` starts one agent per node, by forking:
+``python -I -S agent.py SOCKET SHM_BYTES HOSTS ISOLATION NODE…`` forks an agent per node:
 64 nodes start as fast as one interpreter plus 64 forks, and share its memory.
 
 An agent ends when its connection closes, whatever the reason, and takes its node along: as
@@ -27,12 +27,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(argv: List[str]) -> int:
     """Start the agents and wait until the last one is gone."""
-    path, shm_bytes, wanted, nodes = argv[0], int(argv[1]), argv[2], argv[3:]
+    path, shm_bytes, hosts, wanted, nodes = argv[0], int(argv[1]), argv[2], argv[3], argv[4:]
     rungs = tuple(part for part in wanted.split(",") if part)
     _become_subreaper()
     for node in nodes:
         if os.fork() == 0:
-            _start(path, node, shm_bytes, rungs)
+            _start(path, node, shm_bytes, hosts, rungs)
     while True:  # agents, and without own process ids also what a killed agent left behind
         try:
             os.wait()
@@ -42,7 +42,7 @@ def main(argv: List[str]) -> int:
             _end_orphans(nodes)
 
 
-def _start(path: str, node: str, shm_bytes: int, wanted: Tuple[str, ...]) -> NoReturn:
+def _start(path: str, node: str, shm_bytes: int, hosts: str, wanted: Tuple[str, ...]) -> NoReturn:
     """In a child of the nursery: become the agent of ``node``. Never returns."""
     code = 1
     try:
@@ -53,7 +53,7 @@ def _start(path: str, node: str, shm_bytes: int, wanted: Tuple[str, ...]) -> NoR
         if "hostname" in have:
             isolation.set_hostname(node)
         if "mount" in have:
-            isolation.enter_mounts(shm_bytes)
+            isolation.enter_mounts(shm_bytes, hosts)
         Agent(connection, node, have, refused).serve()
         code = 0
     except BaseException as error:
