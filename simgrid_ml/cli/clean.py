@@ -1,0 +1,167 @@
+"""``simgrid-ml clean``: what dead runs left behind. Normally there is nothing.
+
+Agents end with their connection and the kernel frees every lock, so leftovers need an accident:
+a host that refuses process namespaces *and* a killed node, or a supervisor killed on a full disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from simgrid_ml import wire
+from simgrid_ml.cli.console import json_option, print_json, print_table
+from simgrid_ml.errors import HostError
+from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.store import RunStore, state_home
+
+__all__ = ["Leftover", "clean", "find_leftovers"]
+
+GRACE_S = 3.0
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nobody looks after: a ``process``, a ``run``, or a ``file`` of a run."""
+
+    kind: str
+    name: str
+    why: str
+    path: str = ""
+    pid: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value}
+
+
+def find_leftovers() -> list[Leftover]:
+    """What is left of dead runs of this user, in all workspaces."""
+    home = state_home()
+    records = list(_records(home))
+    dead = {record.path for record in records if not record.is_supervised()}
+    alive = {record.path for record in records} - dead
+    found = [
+        Leftover("process", name, f"belongs to {os.path.basename(run_dir)}, which is over", pid=pid)
+        for pid, name, run_dir in _labelled_processes(home)
+        if run_dir not in alive
+    ]
+    for record in records:
+        if record.path in alive:
+            continue
+        state = record.state
+        if state is RunState.NOT_RESPONDING:
+            found.append(Leftover("run", record.id, "its supervisor is gone", path=record.path))
+        if state.is_terminal or state is RunState.NOT_RESPONDING:
+            for name in (wire.SOCKET, wire.TMP):
+                path = record.file(name)
+                if os.path.lexists(path):
+                    why = f"left by {record.id}"
+                    found.append(Leftover("file", os.path.basename(path), why, path=path))
+    return found
+
+
+def _records(home: str) -> Iterator[RunRecord]:
+    try:
+        workspaces = sorted(os.listdir(os.path.join(home, "workspaces")))
+    except FileNotFoundError:
+        return
+    for workspace in workspaces:
+        yield from RunStore(os.path.join(home, "workspaces", workspace)).list()
+
+
+def _labelled_processes(home: str) -> Iterator[tuple[int, str, str]]:
+    """(pid, name, run directory) of our user's processes that carry a run of ``home``.
+
+    The variable is our label: every process of a run inherits it, whatever it calls itself.
+    """
+    label = wire.RUN_DIR_VARIABLE.encode() + b"="
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as stream:
+                environ = stream.read()
+            with open(f"/proc/{entry}/comm", encoding="utf-8", errors="replace") as stream:
+                name = stream.read().strip()
+        except OSError:  # another user's, or gone
+            continue
+        for variable in environ.split(b"\0"):
+            if variable.startswith(label):
+                run_dir = os.fsdecode(variable[len(label) :])
+                if run_dir.startswith(home + os.sep):
+                    yield int(entry), name, run_dir
+
+
+@click.command()
+@click.option("-y", "--yes", is_flag=True, help="Remove what was found.")
+@json_option
+def clean(yes: bool, as_json: bool) -> None:
+    """Find what dead runs left behind: processes, sockets, temporary files; --yes removes it.
+
+    Runs themselves, with their logs and files, are kept; `runs delete` removes those.
+    Environments are kept, too; `env prune` removes those that were not used lately.
+    """
+    found = find_leftovers()
+    if yes:
+        _remove(found)
+        left = find_leftovers()
+    if as_json:
+        told = {"found": [one.to_json() for one in found], "removed": yes}
+        print_json({**told, "left": [one.to_json() for one in left]} if yes else told)
+    elif not found:
+        click.echo("Nothing is left behind.")
+    else:
+        print_table(
+            ("what", "which", "why"),
+            [(one.kind, f"{one.name} {one.pid or one.path}".strip(), one.why) for one in found],
+        )
+        click.echo()
+        click.echo("Removed." if yes else "`simgrid-ml clean --yes` removes this.")
+    if yes and left:
+        raise HostError(
+            f"{len(left)} of {len(found)} leftovers could not be removed",
+            evidence="\n".join(f"{one.kind} {one.name} {one.pid or one.path}" for one in left),
+            remedy="they may belong to another user",
+        )
+
+
+def _remove(found: list[Leftover]) -> None:
+    """Processes first: TERM, a moment, KILL; then the runs are ended and their files removed."""
+    pids = [one.pid for one in found if one.pid]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue
+        deadline = time.monotonic() + GRACE_S
+        while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        pids = [pid for pid in pids if _is_running(pid)]
+    for one in found:
+        if one.kind == "run":
+            RunRecord(one.path).request_cancel()
+    for one in found:
+        if one.kind == "file":
+            if os.path.isdir(one.path) and not os.path.islink(one.path):
+                shutil.rmtree(one.path, ignore_errors=True)
+            else:
+                try:
+                    os.unlink(one.path)
+                except FileNotFoundError:
+                    pass
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False

@@ -1,0 +1,195 @@
+"""``simgrid-ml cluster``: the stored clusters. They cost nothing: nodes exist only inside a run."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from simgrid_ml.cli.console import json_option, print_json, print_table
+from simgrid_ml.cli.workspace import workspace_option
+from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
+from simgrid_ml.record.store import RunStore
+
+__all__ = ["cluster", "load_cluster"]
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,22}[A-Za-z0-9]\Z")
+ERAS = click.Choice(["E1", "E2", "E3"])
+WORKING_DIRECTORIES = click.Choice(["shared", "private"])
+
+
+@click.group()
+def cluster() -> None:
+    """Create, list, change, delete clusters.
+
+    A cluster says on what a job runs: how many virtual nodes at most, of which Azure size,
+    by which backend, as which generation of Azure ML.
+    """
+
+
+def load_cluster(store: RunStore, name: str) -> Any:
+    """The stored cluster as a ``ClusterSpec``.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.value import from_plain
+
+    stored = store.clusters()
+    if name not in stored:
+        known = ", ".join(stored) or "none yet"
+        raise NotFoundError(
+            f"there is no cluster {name!r}",
+            evidence=f"stored: {known}",
+            remedy=f"`simgrid-ml cluster create {name} --max-nodes 4` makes it",
+        )
+    return from_plain(_spec_part(stored[name]), ClusterSpec, f"cluster {name}")
+
+
+def _spec_part(stored: dict[str, Any]) -> dict[str, Any]:
+    """What of a stored document is the spec; the rest is Azure's paperwork (tags, times)."""
+    from simgrid_ml.spec.cluster import ClusterSpec
+
+    inner = stored.get("spec")
+    if isinstance(inner, dict):
+        return inner
+    return {k: v for k, v in stored.items() if k in ClusterSpec.__struct_fields__}
+
+
+def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
+    from simgrid_ml.spec.value import to_plain
+
+    plain = to_plain(spec)
+    if isinstance(stored.get("spec"), dict):
+        store.put_cluster(spec.name, {**stored, "spec": plain})
+    else:
+        store.put_cluster(spec.name, {**stored, **plain})
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--max-nodes", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--min-nodes", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--vm-size", default="STANDARD_D2_V2", show_default=True, help="Azure's size.")
+@click.option("--vm-priority", type=click.Choice(["dedicated", "lowpriority"]), default="dedicated")
+@click.option("--backend", default="process", show_default=True)
+@click.option("--era", type=ERAS, default="E2", show_default=True, help="Names of logs, variables.")
+@click.option(
+    "--working-directory",
+    type=WORKING_DIRECTORIES,
+    help="One folder for all nodes, or one for each. Default: as the era did.",
+)
+@json_option
+@workspace_option
+def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
+    """Store a cluster called NAME."""
+    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.value import from_plain, to_plain
+
+    if not NAME.match(name) or name.lower() in ("amlcompute", "local", "containerinstance"):
+        raise SpecError(
+            f"{name!r} cannot name a cluster",
+            remedy="2 to 24 letters, digits and '-', first a letter; not amlcompute, local or "
+            "containerinstance",
+        )
+    if name in store.clusters():
+        raise ConflictError(
+            f"cluster {name!r} exists", remedy=f"`simgrid-ml cluster update {name}` changes it"
+        )
+    given = {key: value for key, value in said.items() if value is not None}
+    spec = from_plain({"name": name, **given}, ClusterSpec, "cluster")
+    _put(store, spec, {})
+    if as_json:
+        print_json(to_plain(spec))
+    else:
+        click.echo(f"Cluster {name} is stored; `simgrid-ml run --cluster {name} …` uses it.")
+
+
+@cluster.command("list")
+@json_option
+@workspace_option
+def list_(store: RunStore, as_json: bool) -> None:
+    """The stored clusters."""
+    stored = store.clusters()
+    if as_json:
+        print_json([{"name": name, **_spec_part(value)} for name, value in stored.items()])
+        return
+    if not stored:
+        click.echo(
+            "No clusters yet. `simgrid-ml cluster create NAME` stores one; runs without "
+            "--cluster need none."
+        )
+        return
+    specs = [load_cluster(store, name) for name in stored]
+    print_table(
+        ("name", "nodes", "size", "backend", "era"),
+        [
+            (s.name, f"{s.min_nodes} to {s.max_nodes}", s.vm_size, s.backend, s.era.value)
+            for s in specs
+        ],
+    )
+
+
+@cluster.command()
+@click.argument("name")
+@json_option
+@workspace_option
+def show(store: RunStore, name: str, as_json: bool) -> None:
+    """One cluster, and the runs that use it now."""
+    from simgrid_ml.spec.value import to_plain
+
+    plain = to_plain(load_cluster(store, name))
+    active = [
+        record.id
+        for record in store.list()
+        if (record.spec().get("cluster") or {}).get("name") == name and record.is_supervised()
+    ]
+    if as_json:
+        print_json({**plain, "active_runs": active})
+        return
+    rows = [
+        (key.replace("_", " "), "" if value is None else str(value)) for key, value in plain.items()
+    ]
+    print_table(("", ""), [*rows, ("active runs", ", ".join(active) or "none")])
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--max-nodes", type=click.IntRange(1))
+@click.option("--min-nodes", type=click.IntRange(0))
+@click.option("--vm-size")
+@click.option("--backend")
+@click.option("--era", type=ERAS)
+@click.option("--working-directory", type=WORKING_DIRECTORIES)
+@json_option
+@workspace_option
+def update(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
+    """Change a stored cluster. Runs already submitted keep what they were submitted with."""
+    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.value import from_plain, to_plain
+
+    given = {key: value for key, value in said.items() if value is not None}
+    if not given:
+        raise SpecError("nothing to change", remedy="give at least one option, see --help")
+    plain = {**to_plain(load_cluster(store, name)), **given}
+    spec = from_plain(plain, ClusterSpec, "cluster")
+    _put(store, spec, store.clusters()[name])
+    if as_json:
+        print_json(to_plain(spec))
+    else:
+        click.echo(f"Cluster {name}: " + ", ".join(f"{k} = {v}" for k, v in given.items()))
+
+
+@cluster.command()
+@click.argument("name")
+@json_option
+@workspace_option
+def delete(store: RunStore, name: str, as_json: bool) -> None:
+    """Forget a stored cluster. Its runs stay."""
+    store.delete_cluster(name)
+    if as_json:
+        print_json({"deleted": name})
+    else:
+        click.echo(f"Cluster {name} is deleted; its runs stay.")

@@ -1,0 +1,47 @@
+"""``simgrid-ml python driver.py``: the user's script, with our ``azureml`` first on its path."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+import simgrid_ml
+from simgrid_ml.errors import NotFoundError, UsageError
+
+__all__ = ["driver_environment", "python"]
+
+
+def driver_environment() -> dict[str, str]:
+    """The environment in which ``import azureml`` finds the stand-in, also in child processes."""
+    package = os.path.dirname(os.path.abspath(simgrid_ml.__file__))
+    first = [os.path.join(package, "shim")]
+    if not package.endswith(("site-packages/simgrid_ml", "dist-packages/simgrid_ml")):
+        first.append(os.path.dirname(package))  # a checkout: the new interpreter must find it
+    before = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*first, *([before] if before else [])])}
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", metavar="SCRIPT [ARGS]...", nargs=-1, type=click.UNPROCESSED)
+def python(arguments: tuple[str, ...]) -> None:
+    """Run a driver script; `import azureml` works in it.
+
+    This is the Python that simgrid-ml runs in, with the stand-in `azureml` first on its path.
+    All of Python's own forms work: SCRIPT, -m MODULE, -c COMMAND.
+    """
+    if not arguments:
+        raise UsageError(
+            "no driver script was given", remedy="simgrid-ml python driver.py [ARGS]..."
+        )
+    script = arguments[0]
+    if not script.startswith("-") and not os.path.exists(script):
+        raise NotFoundError(
+            f"there is no script {script!r}", remedy=f"looked in {os.getcwd()}; check the path"
+        )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *arguments], driver_environment())

@@ -1,0 +1,401 @@
+"""``simgrid-ml runs``: what the run history holds, and the few things one can do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from simgrid_ml.cli import story
+from simgrid_ml.cli.console import (
+    Screen,
+    json_option,
+    plain_text,
+    print_error,
+    print_json,
+    print_table,
+    sparkline,
+)
+from simgrid_ml.cli.watch import LinePrinter, prefix_of
+from simgrid_ml.cli.workspace import find_run, workspace_option
+from simgrid_ml.errors import NotFoundError, UsageError
+from simgrid_ml.record.follow import follow, has_ended, wait_state
+from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.store import RunStore
+from simgrid_ml.units import format_bytes, format_seconds
+
+__all__ = ["runs"]
+
+STATE_COLOURS = {
+    RunState.COMPLETED: "green",
+    RunState.FAILED: "red",
+    RunState.NOT_RESPONDING: "red",
+    RunState.CANCELED: "yellow",
+    RunState.CANCEL_REQUESTED: "yellow",
+}
+
+run_argument = click.argument("run", metavar="RUN")
+
+
+@click.group()
+def runs() -> None:
+    """List, show, follow, download, cancel, delete runs.
+
+    RUN is a run's id, a part that only one id has, or `latest`.
+    """
+
+
+def _coloured(state: RunState) -> str:
+    colour = STATE_COLOURS.get(state, "cyan")
+    return click.style(state.value, fg=colour) if sys.stdout.isatty() else state.value
+
+
+def _when(seconds: float | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+
+
+@runs.command("list")
+@click.option("-e", "--experiment", help="Only runs of this experiment.")
+@click.option("-s", "--state", help="Only runs in this state, such as Running or Failed.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option("-a", "--all", "everything", is_flag=True, help="No limit.")
+@json_option
+@workspace_option
+def list_(
+    store: RunStore,
+    experiment: str | None,
+    state: str | None,
+    limit: int,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Runs, newest first."""
+    if state is not None:
+        known = {one.value.lower(): one.value for one in RunState}
+        if state.lower() not in known:
+            raise UsageError(
+                f"there is no state {state!r}", remedy=f"one of {', '.join(known.values())}"
+            )
+        state = known[state.lower()]
+    found: list[RunRecord] = []
+    more = False
+    for record in store.list(experiment):
+        if state is not None and record.state.value != state:
+            continue
+        if not everything and len(found) == limit:
+            more = True
+            break
+        found.append(record)
+    if as_json:
+        print_json([_row(record) for record in found])
+        return
+    if not found:
+        click.echo("No runs yet. `simgrid-ml demo` makes the first one.")
+        return
+    rows = []
+    for record in found:
+        told = _row(record)
+        rows.append(
+            (
+                record.id,
+                _coloured(RunState(told["state"])),
+                story.shape(record),
+                _when(told["created"]),
+                format_seconds(told["duration_s"]),
+            )
+        )
+    print_table(("run", "state", "nodes x processes", "submitted", "took"), rows)
+    if more:
+        click.echo(f"The newest {limit}; `--all` shows every run.")
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    moves = record.states()
+    spec = record.spec()
+    job = spec.get("job") or {}
+    return {
+        "run_id": record.id,
+        "experiment": spec.get("experiment"),
+        "state": record.state.value,
+        "distribution": job.get("distribution"),
+        "entry_script": job.get("entry_script"),
+        "created": moves[0]["t"] if moves else None,
+        "duration_s": round(story.duration_s(record), 3),
+        "directory": record.path,
+    }
+
+
+@runs.command()
+@run_argument
+@json_option
+@workspace_option
+def show(store: RunStore, run: str, as_json: bool) -> None:
+    """Everything about one run: stages, environment, tasks, checks, what went wrong."""
+    record = find_run(store, run)
+    told = story.describe(record)
+    if as_json:
+        print_json(told)
+        return
+    from simgrid_ml.cli.summary import print_run
+
+    print_run(record, told)
+
+
+@runs.command()
+@run_argument
+@click.option("-f", "--follow", "follow_it", is_flag=True, help="Go on until the run has ended.")
+@click.option("-r", "--rank", type=int, multiple=True, help="Only this rank; may be repeated.")
+@click.option("-l", "--log", help="This log instead of the ranks' own, by its artifact name.")
+@click.option("-n", "--tail", type=click.IntRange(0), help="Only the last N lines of each log.")
+@click.option("--no-prefix", is_flag=True, help="Lines without `[rank] ` before them.")
+@json_option
+@workspace_option
+def logs(
+    store: RunStore,
+    run: str,
+    follow_it: bool,
+    rank: tuple[int, ...],
+    log: str | None,
+    tail: int | None,
+    no_prefix: bool,
+    as_json: bool,
+) -> None:
+    """What the ranks wrote, every line behind its rank: `[0] `.
+
+    Ranks stand one after the other; with `--follow`, lines stand in the order of their arrival.
+    With --json, one object per line.
+    """
+    record = find_run(store, run)
+    if log is not None and rank:
+        raise UsageError("--log and --rank exclude each other", remedy="give one of them")
+    if follow_it:
+        if tail is not None:
+            raise UsageError("--tail and --follow exclude each other", remedy="give one of them")
+        _follow(record, rank, log, not no_prefix and log is None, as_json)
+        return
+    wanted = (
+        [("", log)]
+        if log is not None
+        else [(prefix, name) for prefix, name in story.task_logs(record) if _wants(prefix, rank)]
+    )
+    if rank and not wanted:
+        raise NotFoundError(
+            f"run {record.id} has no log of rank {', '.join(map(str, rank))}",
+            remedy=f"`simgrid-ml runs files {record.id}` lists what there is",
+        )
+    if not wanted:
+        click.echo(f"No rank of {record.id} has written anything ({record.state.value}).", err=True)
+        return
+    for prefix, name in wanted:
+        path = record.artifact(name).path
+        if as_json:
+            for line in _lines(path, tail):
+                text = plain_text(line.decode("utf-8", "replace"))
+                click.echo(json.dumps({"log": name, "rank": _number(prefix), "line": text}))
+            continue
+        printer = LinePrinter(Screen(), prefixes=not no_prefix and log is None)
+        for line in _lines(path, tail):
+            printer.feed(prefix, line)
+        printer.finish()
+
+
+def _number(prefix: str) -> int | None:
+    return int(prefix) if prefix.isdigit() else None
+
+
+def _wants(prefix: str, ranks: tuple[int, ...]) -> bool:
+    return not ranks or _number(prefix) in ranks
+
+
+def _lines(path: str, tail: int | None) -> Iterator[bytes]:
+    """Blocks of whole lines, so that a log of any size passes through little memory."""
+    with open(path, "rb") as stream:
+        if tail is not None:
+            from collections import deque
+
+            yield from deque(stream, tail)
+            return
+        yield from stream
+
+
+def _follow(
+    record: RunRecord, ranks: tuple[int, ...], log: str | None, prefixes: bool, as_json: bool
+) -> None:
+    printer = LinePrinter(Screen(), prefixes=prefixes)
+    rest: dict[str, bytes] = {}
+    try:
+        for name, chunk in follow(record):
+            prefix = "" if name == log else prefix_of(name)
+            if prefix is None or (log is not None and name != log) or not _wants(prefix, ranks):
+                continue
+            if not as_json:
+                printer.feed(prefix, chunk)
+                continue
+            *lines, rest[name] = (rest.get(name, b"") + chunk).split(b"\n")
+            for line in lines:
+                text = plain_text(line.decode("utf-8", "replace"))
+                click.echo(json.dumps({"log": name, "rank": _number(prefix), "line": text}))
+    except KeyboardInterrupt:
+        click.echo(f"\nRun {record.id} goes on ({record.state.value}).", err=True)
+        raise
+    printer.finish()
+    for name, line in rest.items():
+        if line:
+            text = plain_text(line.decode("utf-8", "replace"))
+            click.echo(json.dumps({"log": name, "line": text}))
+
+
+@runs.command()
+@run_argument
+@click.option("-m", "--name", help="Only this metric.")
+@json_option
+@workspace_option
+def metrics(store: RunStore, run: str, name: str | None, as_json: bool) -> None:
+    """What the run logged, with first, last, least and greatest value."""
+    record = find_run(store, run)
+    found = story.series(record)
+    if name is not None:
+        if name not in found:
+            known = ", ".join(found) or "none at all"
+            raise NotFoundError(f"run {record.id} logged no {name!r}", remedy=f"it logged: {known}")
+        found = {name: found[name]}
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo(f"{record.id} has logged no metrics.")
+        return
+    rows = []
+    for metric, points in found.items():
+        values = story.numbers(points)
+        kind = str(points[-1].get("kind", ""))
+        few = (
+            [f"{v:.6g}" for v in (values[0], values[-1], min(values), max(values))]
+            if values
+            else []
+        )
+        rows.append(
+            (metric, kind, str(len(points)), *(few or ["", "", "", ""]), sparkline(values[-40:]))
+        )
+    print_table(("metric", "kind", "points", "first", "last", "least", "greatest", ""), rows)
+
+
+@runs.command()
+@run_argument
+@json_option
+@workspace_option
+def files(store: RunStore, run: str, as_json: bool) -> None:
+    """The run's artifacts: logs, ./logs as it grows, ./outputs once collected."""
+    record = find_run(store, run)
+    found = record.artifacts()
+    if as_json:
+        print_json([{"name": a.name, "bytes": a.bytes, "path": a.path} for a in found])
+        return
+    print_table(("name", "size"), [(a.name, format_bytes(a.bytes)) for a in found])
+
+
+@runs.command()
+@run_argument
+@click.argument("prefixes", metavar="[PREFIX]...", nargs=-1)
+@click.option("-o", "--output", type=click.Path(file_okay=False), help="Default: ./RUN_ID")
+@json_option
+@workspace_option
+def download(
+    store: RunStore, run: str, prefixes: tuple[str, ...], output: str | None, as_json: bool
+) -> None:
+    """Copy artifacts whose names begin with PREFIX (default: all) under their names."""
+    record = find_run(store, run)
+    wanted = [a for a in record.artifacts() if not prefixes or a.name.startswith(prefixes)]
+    if not wanted:
+        raise NotFoundError(
+            f"run {record.id} has no artifact that begins with {' or '.join(prefixes)}"
+            if prefixes
+            else f"run {record.id} has no artifacts yet",
+            remedy=f"`simgrid-ml runs files {record.id}` lists them",
+        )
+    folder = os.path.abspath(output or record.id)
+    for artifact in wanted:
+        target = os.path.join(folder, *artifact.name.split("/"))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copyfile(artifact.path, target)
+    if as_json:
+        print_json({"directory": folder, "files": [a.name for a in wanted]})
+        return
+    size = format_bytes(sum(a.bytes for a in wanted))
+    click.echo(f"{len(wanted)} files, {size}, in {folder}")
+
+
+@runs.command()
+@run_argument
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Seconds to wait.")
+@json_option
+@workspace_option
+def wait(store: RunStore, run: str, timeout: float | None, as_json: bool) -> int:
+    """Wait until the run has ended; its outcome is the exit code."""
+    record = find_run(store, run)
+    if not has_ended(wait_state(record, timeout)):
+        raise UsageError(
+            f"run {record.id} is {record.state.value} after {timeout:g} s",
+            remedy="it goes on; wait longer, or `simgrid-ml runs cancel` it",
+        )
+    code = story.exit_code(record)
+    error = story.error_of(record)
+    if as_json:
+        print_json(
+            {"run_id": record.id, "state": record.state.value, "exit_code": code, "error": error}
+        )
+        return code
+    click.echo(f"{record.id}: {_coloured(record.state)}")
+    if error:
+        print_error(error)
+    return code
+
+
+@runs.command()
+@click.argument("words", metavar="RUN...", nargs=-1, required=True)
+@click.option("--wait", "wait_for_it", is_flag=True, help="Return when they have ended.")
+@json_option
+@workspace_option
+def cancel(store: RunStore, words: tuple[str, ...], wait_for_it: bool, as_json: bool) -> None:
+    """Ask runs to end. Their processes are ended on every node, and what they wrote is kept."""
+    told = []
+    for record in [find_run(store, word) for word in words]:
+        if not record.state.is_terminal:
+            record.request_cancel()
+            if wait_for_it:
+                wait_state(record)
+        told.append((record.id, record.state))
+    if as_json:
+        print_json([{"run_id": run_id, "state": state.value} for run_id, state in told])
+        return
+    for run_id, state in told:
+        said = _coloured(state) if state.is_terminal else "cancellation requested"
+        click.echo(f"{run_id}: {said}")
+
+
+@runs.command()
+@click.argument("words", metavar="RUN...", nargs=-1, required=True)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+@workspace_option
+def delete(store: RunStore, words: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Remove runs that have ended, with everything they kept."""
+    records = [find_run(store, word) for word in words]
+    if not yes:
+        names = "\n".join(f"  {record.id}" for record in records)
+        if not sys.stdin.isatty():
+            raise UsageError(f"nothing was deleted:\n{names}", remedy="add --yes to delete these")
+        click.confirm(f"{names}\nDelete with all logs, metrics and files?", abort=True)
+    for record in records:
+        store.delete(record)
+    if as_json:
+        print_json({"deleted": [record.id for record in records]})
+        return
+    for record in records:
+        click.echo(f"{record.id}: deleted")

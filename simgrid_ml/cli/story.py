@@ -1,0 +1,201 @@
+"""What a run's directory says, in the form that commands print: outcome, stages, series, ranks.
+
+Pure readers of a ``RunRecord``; nothing here prints or waits.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from simgrid_ml import wire
+from simgrid_ml.record.follow import has_ended
+from simgrid_ml.record.journal import read_json
+from simgrid_ml.record.run import RunRecord, RunState
+
+__all__ = [
+    "describe",
+    "duration_s",
+    "error_of",
+    "exit_code",
+    "rank_of_log",
+    "series",
+    "shape",
+    "stages",
+    "task_logs",
+    "verdicts",
+]
+
+JOB_FAILED, UNKNOWN, CONTRACT_FAILED, HOST_FAILED = 1, 3, 4, 5
+
+STREAMED = re.compile(
+    r"(?:azureml-logs/[78]0_driver_log|user_logs/std_log)"
+    r"(?:_(?:rank|process|worker))?(?:[_-](?P<rank>\d+))?\.txt\Z"
+)
+LAUNCHER = re.compile(
+    r"(?:(?:azureml-logs/70_|user_logs/)mpi_log|azureml-logs/56_batchai_stderr)\.txt\Z"
+)
+
+
+def rank_of_log(name: str) -> int | None:
+    """The rank whose output the artifact ``name`` is, or None if it is another file.
+
+    >>> rank_of_log("azureml-logs/70_driver_log_3.txt"), rank_of_log("user_logs/std_log.txt")
+    (3, 0)
+    >>> rank_of_log("azureml-logs/70_mpi_log.txt")
+    """
+    match = STREAMED.match(name)
+    return None if match is None else int(match.group("rank") or 0)
+
+
+def task_logs(record: RunRecord) -> list[tuple[str, str]]:
+    """(prefix, artifact name) of every log that a task or the launcher writes, ranks in order."""
+    names = [artifact.name for artifact in record.artifacts()]
+    ranks = sorted((rank, name) for name in names if (rank := rank_of_log(name)) is not None)
+    launcher = [("mpirun", name) for name in names if LAUNCHER.match(name)]
+    return [(str(rank), name) for rank, name in ranks] + launcher
+
+
+def stages(record: RunRecord, now: float | None = None) -> list[tuple[str, float | None]]:
+    """Every state the run was in and for how many seconds; None for a final state."""
+    moves = record.states()
+    ends = [float(move["t"]) for move in moves[1:]]
+    told: list[tuple[str, float | None]] = []
+    for number, move in enumerate(moves):
+        state = RunState(move["state"])
+        if state.is_terminal:
+            told.append((state.value, None))
+            continue
+        end = ends[number] if number < len(ends) else (time.time() if now is None else now)
+        told.append((state.value, max(0.0, end - float(move["t"]))))
+    return told
+
+
+def duration_s(record: RunRecord, now: float | None = None) -> float:
+    """Seconds from submission to the end, or to now."""
+    return sum(spent or 0.0 for _, spent in stages(record, now))
+
+
+def verdicts(record: RunRecord) -> list[dict[str, Any]]:
+    """What the checks found: ``check``, ``verdict``, ``message``, ``evidence``."""
+    found: list[dict[str, Any]] = read_json(record.file(wire.VERDICTS), [])
+    return found
+
+
+def error_of(record: RunRecord) -> dict[str, Any] | None:
+    """The first cause; for a run whose supervisor died, a cause made of that."""
+    error = record.error()
+    if error is None and record.state is RunState.NOT_RESPONDING:
+        return {
+            "kind": "HostError",
+            "cause": f"nobody looks after run {record.id} any more: its supervisor is gone",
+            "evidence": _tail(record.file(wire.SUPERVISOR_LOG), 5),
+            "remedy": f"`simgrid-ml runs cancel {record.id}` ends it; `simgrid-ml clean` removes "
+            "what it left",
+            "exit_code": HOST_FAILED,
+        }
+    return error
+
+
+def exit_code(record: RunRecord) -> int:
+    """0 ok, 1 job failed, 3 unknown, 4 contract failed, 5 host or node failed.
+
+    A run still going has no outcome yet: 3.
+    """
+    state = record.state
+    error = error_of(record)
+    if state is RunState.COMPLETED:
+        words = {str(finding.get("verdict", "unknown")).lower() for finding in verdicts(record)}
+        if "fail" in words:
+            return CONTRACT_FAILED
+        return 0 if words <= {"pass"} else UNKNOWN
+    if state is RunState.NOT_RESPONDING:
+        return HOST_FAILED
+    if not state.is_terminal:
+        return UNKNOWN
+    return int((error or {}).get("exit_code") or JOB_FAILED)
+
+
+def shape(record: RunRecord) -> str:
+    """Nodes and processes in words: ``2 x 2`` for two nodes with two processes each."""
+    spread = (record.spec().get("job") or {}).get("distribution") or {}
+    return f"{spread.get('nodes', 1)} x {spread.get('processes_per_node', 1)}"
+
+
+def series(record: RunRecord) -> dict[str, list[dict[str, Any]]]:
+    """Every logged point by metric name, in order of time."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in record.metrics():
+        found.setdefault(str(line.get("name")), []).append(line)
+    return found
+
+
+def numbers(points: Sequence[dict[str, Any]]) -> list[float]:
+    """The numbers among the points of a metric; lists count one by one."""
+    values: list[float] = []
+    for point in points:
+        value = point.get("value")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, (int, float)) and not isinstance(item, bool):
+                values.append(float(item))
+    return values
+
+
+def describe(record: RunRecord) -> dict[str, Any]:
+    """A run as plain data, as ``runs show --json`` prints it."""
+    spec = record.spec()
+    state = record.state
+    moves = record.states()
+    told: dict[str, Any] = {
+        "run_id": record.id,
+        "experiment": spec.get("experiment"),
+        "state": state.value,
+        "exit_code": exit_code(record) if has_ended(state) else None,
+        "created": moves[0]["t"] if moves else spec.get("created"),
+        "duration_s": round(duration_s(record), 3),
+        "stages": [{"state": name, "duration_s": spent} for name, spent in stages(record)],
+        "directory": record.path,
+        "job": spec.get("job"),
+        "cluster": spec.get("cluster"),
+        "environment": record.document(wire.ENVIRONMENT),
+        "error": error_of(record),
+        "note": note(record),
+        "verdicts": verdicts(record),
+        "attributes": attributes(record),
+    }
+    return told
+
+
+def note(record: RunRecord) -> str:
+    """What was said with the last move: why a run was cancelled."""
+    moves = record.states()
+    return str(moves[-1].get("note") or "") if moves else ""
+
+
+def attributes(record: RunRecord) -> dict[str, Any]:
+    """Tags, properties and names as they stand after all changes."""
+    spec = record.spec()
+    tags = dict(spec.get("tags") or {})
+    properties = dict(spec.get("properties") or {})
+    told: dict[str, Any] = {"tags": tags, "properties": properties}
+    for line in record.attributes():
+        what, key, value = line.get("set"), line.get("key"), line.get("value")
+        if what == "tag":
+            tags[key] = value
+        elif what == "remove_tag":
+            tags.pop(key, None)
+        elif what == "property":
+            properties[key] = value
+        elif what in ("display_name", "description"):
+            told[what] = value
+    return told
+
+
+def _tail(path: str, count: int) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return "".join(stream.readlines()[-count:])
+    except OSError:
+        return ""

@@ -1,0 +1,168 @@
+"""What a run came to, for people: the end of ``run`` and ``demo``, and ``runs show``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from simgrid_ml.cli import story
+from simgrid_ml.cli.console import plain_text, print_error, print_table
+from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.units import format_bytes, format_seconds
+
+__all__ = ["heading", "print_artifacts", "print_outcome", "print_run", "print_stages"]
+
+VERDICT_COLOURS = {"pass": "green", "unknown": "yellow", "fail": "red"}
+
+
+def heading(text: str) -> None:
+    click.echo()
+    click.echo(click.style(text, bold=True))
+
+
+def print_stages(record: RunRecord) -> None:
+    rows = [
+        (state, "" if spent is None else format_seconds(spent))
+        for state, spent in story.stages(record)
+        if state != RunState.NOT_STARTED.value
+    ]
+    print_table(("", ""), rows, indent=2)
+
+
+def print_verdicts(record: RunRecord) -> None:
+    rows = []
+    for finding in story.verdicts(record):
+        word = str(finding.get("verdict", "unknown")).lower()
+        shown = click.style(word, fg=VERDICT_COLOURS.get(word)) if sys.stdout.isatty() else word
+        rows.append((shown, str(finding.get("check", "")), str(finding.get("message", ""))))
+    print_table(("", "", ""), rows, indent=2)
+
+
+def print_artifacts(record: RunRecord, prefixes: tuple[str, ...] = ()) -> None:
+    rows = [
+        (artifact.name, format_bytes(artifact.bytes))
+        for artifact in record.artifacts()
+        if not prefixes or artifact.name.startswith(prefixes)
+    ]
+    print_table(("", ""), rows, indent=2)
+
+
+def substitutions(record: RunRecord) -> list[str]:
+    """One sentence for each version that no longer exists and what was taken instead."""
+    from simgrid_ml import wire
+
+    return [
+        f"{one['wanted']} → {one['got'] or 'nothing'} ({one['reason']})"
+        for one in record.document(wire.ENVIRONMENT).get("substitutions") or []
+    ]
+
+
+def print_outcome(record: RunRecord) -> None:
+    """The end of ``simgrid-ml run``: how it went, why, and what to type next."""
+    state = record.state
+    good = story.exit_code(record) == 0
+    mark = click.style(state.value, fg="green" if good else "red", bold=True)
+    click.echo()
+    click.echo(f"{record.id}: {mark} after {format_seconds(story.duration_s(record))}")
+    error = story.error_of(record)
+    if error:
+        print_error(error)
+    elif story.note(record):
+        click.echo(f"  {story.note(record)}")
+    if any(str(f.get("verdict", "")).lower() != "pass" for f in story.verdicts(record)):
+        print_verdicts(record)
+    click.echo(f"Directory: {record.path}")
+    click.echo(
+        f"Next: simgrid-ml runs show {record.id}   "
+        "(or `latest`; also: logs, metrics, files, download)"
+    )
+
+
+def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
+    """``runs show``: the run ``told`` by ``story.describe``."""
+    job = told.get("job") or {}
+    cluster = told.get("cluster") or {}
+    environment = told.get("environment") or {}
+    spread = job.get("distribution") or {}
+    asked = job.get("environment") or {}
+    command = " ".join(
+        job.get("command") or [str(job.get("entry_script")), *job.get("arguments", [])]
+    )
+    packages = environment.get("packages") or {}
+    rows = [
+        ("run", record.id),
+        ("state", str(told["state"]) + (f" ({told['note']})" if told["note"] else "")),
+        ("experiment", str(told.get("experiment"))),
+        ("command", plain_text(command)),
+        (
+            "distribution",
+            f"{spread.get('kind', 'plain')}, {story.shape(record)} (nodes x processes per node)",
+        ),
+        (
+            "cluster",
+            f"{cluster.get('name')}: {cluster.get('backend')} backend, era {cluster.get('era')}, "
+            f"at most {cluster.get('max_nodes')} nodes of {cluster.get('vm_size')}",
+        ),
+        ("environment", _environment(asked, packages)),
+        ("directory", record.path),
+    ]
+    for name in ("display_name", "description"):
+        if told["attributes"].get(name):
+            rows.append((name.replace("_", " "), str(told["attributes"][name])))
+    for kind in ("tags", "properties"):
+        for key, value in told["attributes"][kind].items():
+            rows.append((kind[:-1] if kind == "tags" else "property", f"{key} = {value}"))
+    rows += [("substituted", line) for line in substitutions(record)]
+    print_table(("", ""), rows)
+    heading("Stages")
+    print_stages(record)
+    reports = record.task_reports()
+    if reports:
+        heading("Tasks")
+        print_table(
+            ("task", "node", "host", "pid", "ended"), [_task(*r) for r in reports.items()], 2
+        )
+    if told["verdicts"]:
+        heading("Checks")
+        print_verdicts(record)
+    if told["error"]:
+        click.echo()
+        print_error(told["error"])
+
+
+def _environment(asked: Mapping[str, Any], packages: Mapping[str, Any]) -> str:
+    if asked.get("interpreter"):
+        return f"{asked['interpreter']} as it is"
+    framework = asked.get("framework")
+    if not framework:
+        return "bare Python" if not (asked.get("pip") or asked.get("conda")) else "packages only"
+    version = f" {asked['framework_version']}" if asked.get("framework_version") else ""
+    few = [
+        f"{name} {packages[name]}"
+        for name in ("torch", "horovod", "scikit-learn")
+        if name in packages
+    ]
+    return f"{framework}{version}" + (f": {', '.join(few)}" if few else "")
+
+
+def _task(name: str, lines: list[dict[str, Any]]) -> tuple[str, ...]:
+    started: dict[str, Any] = next((x for x in lines if x.get("event") == "started"), {})
+    ended = next((x for x in lines if x.get("event") == "ended"), None)
+    if ended is None:
+        how = "no report"
+    elif ended.get("signal"):
+        how = f"signal {ended['signal']}"
+    else:
+        how = (
+            f"exit {ended.get('code')} after {format_seconds(float(ended.get('duration_s') or 0))}"
+        )
+    return (
+        name,
+        str(started.get("node", "")),
+        str(started.get("hostname", "")),
+        str(started.get("pid", "")),
+        how,
+    )

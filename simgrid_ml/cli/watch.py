@@ -1,0 +1,220 @@
+"""Following a run until it ends: its stages, the steps of its environment, its log by rank.
+
+Everything comes from the run directory, so watching a run of another process is the same.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from simgrid_ml import wire
+from simgrid_ml.cli.console import RANK_COLOURS, Screen, plain_text
+from simgrid_ml.cli.story import LAUNCHER, rank_of_log
+from simgrid_ml.record.journal import scan_journal
+from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.units import format_seconds
+
+__all__ = ["LinePrinter", "prefix_of", "watch"]
+
+REPAINT_S = 0.1
+_RUNNING = RunState.RUNNING
+_STEP = re.compile(r"\s*\[[^\]]*\]\s*\Z")  # how far a step is: ``compiling [ 40 %]``
+CLOSING = re.compile(
+    r"The (activity|experiment) completed successfully\. Finalizing run\.\.\.\Z"
+    r"|Cleaning up all outstanding Run operations, waiting [\d.]+ seconds\Z"
+    r"|\d+ items cleaning up\.\.\.\Z|Cleanup took [\d.e-]+ seconds\Z"
+)
+MEANING = {
+    RunState.NOT_STARTED: "starting the supervisor",
+    RunState.PREPARING: "preparing the environment",
+    RunState.QUEUED: "starting the nodes",
+    RunState.RUNNING: "running",
+    RunState.FINALIZING: "collecting outputs, checking",
+    RunState.CANCEL_REQUESTED: "ending the processes",
+}
+SIGNS = {
+    RunState.FAILED: ("✗", "red"),
+    RunState.CANCELED: ("✗", "yellow"),
+    RunState.CANCEL_REQUESTED: ("✗", "yellow"),
+}
+
+
+def prefix_of(log: str) -> str | None:
+    """What stands before the lines of the artifact ``log``; None if it is no task's log."""
+    rank = rank_of_log(log)
+    if rank is not None:
+        return str(rank)
+    return "mpirun" if LAUNCHER.match(log) else None
+
+
+class LinePrinter:
+    """Turns chunks of several logs into whole lines, each behind its log's prefix.
+
+    Args:
+        screen: where to.
+        prefixes: put ``[0] `` before the lines of rank 0.
+        without_closing: leave out the words with which the service ends every rank's log.
+    """
+
+    def __init__(
+        self, screen: Screen, *, prefixes: bool = True, without_closing: bool = False
+    ) -> None:
+        self.screen = screen
+        self.prefixes = prefixes
+        self.without_closing = without_closing
+        self._empty: dict[str, int] = {}
+        self._rest: dict[str, bytes] = {}
+
+    def feed(self, prefix: str, chunk: bytes) -> None:
+        """Print the lines that ``chunk`` completes."""
+        *lines, rest = (self._rest.get(prefix, b"") + chunk).split(b"\n")
+        self._rest[prefix] = rest
+        self._print(prefix, lines)
+
+    def finish(self) -> None:
+        """Print what the logs ended with if that was no whole line."""
+        for prefix, rest in self._rest.items():
+            if rest:
+                self._print(prefix, [rest])
+        self._rest.clear()
+
+    def _before_closing(self, prefix: str, lines: list[str]) -> list[str]:
+        """The lines without the service's closing words and the empty line before them."""
+        kept = []
+        for line in lines:
+            if not line:
+                self._empty[prefix] = self._empty.get(prefix, 0) + 1
+            elif CLOSING.match(line):
+                self._empty[prefix] = 0
+            else:
+                kept += [""] * self._empty.pop(prefix, 0) + [line]
+        return kept
+
+    def _print(self, prefix: str, lines: Iterable[bytes]) -> None:
+        shown = [plain_text(line.decode("utf-8", "replace")) for line in lines]
+        if self.without_closing:
+            shown = self._before_closing(prefix, shown)
+        if self.prefixes:
+            rank = int(prefix) if prefix.isdigit() else -1
+            style = {"fg": RANK_COLOURS[rank % len(RANK_COLOURS)]} if rank >= 0 else {"dim": True}
+            before = self.screen.style(f"[{prefix}]", **style)
+            shown = [f"{before} {line}".rstrip() for line in shown]
+        self.screen.lines(shown)
+
+
+class _Stages:
+    """Prints every stage when it ends, and keeps the live line saying what goes on."""
+
+    def __init__(self, record: RunRecord, screen: Screen) -> None:
+        self.record = record
+        self.screen = screen
+        self._read = {wire.STATE: 0, wire.EVENTS: 0}
+        self._stage: tuple[RunState, float] | None = None
+        self._step: tuple[str, float] | None = None
+        self._moves: list[dict[str, Any]] = []
+        self._events: list[dict[str, Any]] = []
+
+    def _new(self, name: str) -> Iterator[dict[str, Any]]:
+        for offset, line in scan_journal(self.record.file(name), self._read[name]):
+            self._read[name] = offset
+            yield line
+
+    def look(self, *, quiet: bool) -> None:
+        """Print what is new, events before the move that ended their stage.
+
+        The move that ends Running waits for ``quiet``: what the ranks wrote stands above it.
+        """
+        self._moves += self._new(wire.STATE)
+        self._events += [e for e in self._new(wire.EVENTS) if e.get("event") == "environment-step"]
+        while self._moves and (quiet or self._stage is None or self._stage[0] is not _RUNNING):
+            move = self._moves.pop(0)
+            at = float(move["t"])
+            while self._events and float(self._events[0].get("t", 0)) <= at:
+                self._begin_step(self._events.pop(0))
+            self._end_step(at)
+            self._end_stage(at, RunState(move["state"]))
+            self._stage = (RunState(move["state"]), at)
+        while self._events and not self._moves:
+            self._begin_step(self._events.pop(0))
+
+    def paint(self) -> None:
+        if self._stage is None:
+            return
+        state, since = self._stage
+        text = MEANING.get(state, state.value)
+        if self._step is not None:
+            text, since = self._step
+        self.screen.status(f"{state.value}: {text} · {format_seconds(time.time() - since)}")
+
+    def _begin_step(self, event: dict[str, Any]) -> None:
+        at = float(event.get("t", time.time()))
+        text = plain_text(str(event.get("text", "")))
+        if self._step is not None and _STEP.sub("", self._step[0]) == _STEP.sub("", text):
+            self._step = (text, self._step[1])  # the same step, further on
+            return
+        self._end_step(at)
+        self._step = (text, at)
+        if not self.screen.is_live:
+            self.screen.line(f"  {_STEP.sub('', text)}")
+
+    def _end_step(self, at: float) -> None:
+        if self._step is not None and self.screen.is_live:
+            text, since = self._step
+            self.screen.line(
+                self.screen.style(f"  {text} · {format_seconds(at - since)}", dim=True)
+            )
+        self._step = None
+
+    def _end_stage(self, at: float, next_one: RunState) -> None:
+        if self._stage is None or self._stage[0] is RunState.NOT_STARTED:
+            return
+        state, since = self._stage
+        sign, colour = SIGNS.get(next_one, ("✓", "green"))
+        if not self.screen.has_unicode:
+            sign = "-"
+        mark = self.screen.style(sign, fg=colour, bold=True)
+        self.screen.line(f"{mark} {state.value} {format_seconds(at - since)}")
+
+
+def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
+    """Print what the run does until it has ended; returns its state.
+
+    The order of lines is that of the ranks' writing per rank; between ranks it is that of arrival.
+    """
+    from simgrid_ml.record.follow import follow
+
+    arrived: queue.Queue[tuple[str, bytes] | BaseException | None] = queue.Queue(256)
+
+    def read() -> None:
+        try:
+            for name, chunk in follow(record):
+                if logs and (prefix := prefix_of(name)) is not None:
+                    arrived.put((prefix, chunk))
+            arrived.put(None)
+        except BaseException as error:
+            arrived.put(error)
+
+    printer = LinePrinter(screen, without_closing=True)
+    story = _Stages(record, screen)
+    threading.Thread(target=read, name="follow", daemon=True).start()
+    while True:
+        story.look(quiet=arrived.empty())
+        story.paint()
+        try:
+            item = arrived.get(timeout=REPAINT_S)
+        except queue.Empty:
+            continue
+        if item is None:
+            break
+        if isinstance(item, BaseException):
+            raise item
+        printer.feed(*item)
+    printer.finish()
+    story.look(quiet=True)
+    screen.status("")
+    return record.state
