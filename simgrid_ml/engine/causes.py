@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
 from simgrid_ml.record.run import RunRecord
@@ -34,29 +35,46 @@ def first_cause(
         oom_kills_before: ``oom_kills()`` when the ranks were started.
     """
     reports = record.task_reports()
-    failed, silent, told_to_end = [], [], []
+    ends: dict[str, list[_End]] = defaultdict(list)
     for task in placement.tasks:
-        events = {line["event"]: line for line in reports.get(task.name, [])}
-        end = events.get("ended")
-        if "started" not in events:
-            continue
-        if "failing" in events:
-            note = events["failing"]
-            failed.append((note["t"], task.name, end or {"signal": None, "code": note["code"]}))
-        elif end is None:
-            silent.append((events["started"]["t"], task.name, None))
-        elif end["signal"] == signal.SIGTERM:  # what a launcher does to the others
-            told_to_end.append((end["t"], task.name, end))
-        elif end["signal"] or end["code"]:
-            failed.append((_likely_time(end), task.name, end))
-    started = sum(1 for lines in reports.values() if lines)
-    if started < placement.world_size and not failed:
+        if lines := reports.get(task.name):
+            how, end = _how(task.name, {line["event"]: line for line in lines})
+            ends[how].append(end)
+    started = sum(len(group) for group in ends.values())
+    if started < placement.world_size and not ends["failed"]:
         return _not_started(placement, started, logs, ended)
-    for group in (failed, silent, told_to_end):
-        if group:
-            _, name, end = min(group, key=lambda item: item[0])
-            return _task_failed(record, placement, name, end, logs[name], oom_kills_before)
+    for how in ("failed", "silent", "well", "told to end"):
+        if how == "well" and not ends["told to end"]:
+            continue
+        if ends[how]:
+            first = min(ends[how], key=lambda end: end.time_s)
+            if how == "well":
+                return _deserted(record, placement, first.task, logs, ended)
+            return _task_failed(record, placement, first, logs[first.task], oom_kills_before)
     return _command_failed(logs, ended)
+
+
+class _End(NamedTuple):
+    """When and how a task ended; ``report`` is None for one that could not say."""
+
+    time_s: float
+    task: str
+    report: Mapping[str, Any] | None
+
+
+def _how(task: str, events: Mapping[str, Mapping[str, Any]]) -> tuple[str, _End]:
+    report = events.get("ended")
+    if "failing" in events:
+        note = events["failing"]
+        fallback = {"signal": None, "code": note["code"]}
+        return "failed", _End(note["t"], task, report or fallback)
+    if report is None:
+        return "silent", _End(events["started"]["t"], task, None)
+    if report["signal"] == signal.SIGTERM:  # what a launcher does to the others
+        return "told to end", _End(report["t"], task, report)
+    if report["signal"] or report["code"]:
+        return "failed", _End(_likely_time(report), task, report)
+    return "well", _End(report["t"], task, report)
 
 
 def _likely_time(end: Mapping[str, Any]) -> float:
@@ -70,15 +88,9 @@ def _likely_time(end: Mapping[str, Any]) -> float:
 
 
 def _task_failed(
-    record: RunRecord,
-    placement: Placement,
-    name: str,
-    end: dict[str, Any] | None,
-    log: str,
-    oom_kills_before: int,
+    record: RunRecord, placement: Placement, first: _End, log: str, oom_kills_before: int
 ) -> RunFailed:
-    task = next(task for task in placement.tasks if task.name == name)
-    who = f"rank {task.rank} on {task.node}"
+    who, end = _who(placement, first.task), first.report
     remedy = f"`simgrid-ml runs logs {record.id}` shows what every rank wrote"
     if end is None:
         how = "was killed together with the process that watched it"
@@ -97,6 +109,28 @@ def _task_failed(
         how += "; the disk that holds the run is full"
         remedy = "free space: `simgrid-ml runs delete`, `simgrid-ml env prune`"
     return RunFailed(f"{who} {how}", evidence=tail(log), remedy=remedy)
+
+
+def _deserted(
+    record: RunRecord,
+    placement: Placement,
+    name: str,
+    logs: Mapping[str, str],
+    ended: Mapping[str, int],
+) -> RunFailed:
+    command = next((n for n, code in ended.items() if code != 0), "")
+    return RunFailed(
+        f"{_who(placement, name)} ended with code 0 while other ranks waited for it; "
+        "the launcher ended them",
+        evidence=tail(logs.get(command, "")),
+        remedy="every rank must call MPI_Init (or hvd.init()) and take part in each collective; "
+        f"`simgrid-ml runs logs {record.id}` shows how far each came",
+    )
+
+
+def _who(placement: Placement, name: str) -> str:
+    task = next(task for task in placement.tasks if task.name == name)
+    return f"rank {task.rank} on {task.node}"
 
 
 def _not_started(
