@@ -19,18 +19,16 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from simgrid_ml import wire
 from simgrid_ml.errors import EnvironmentBuildError, NotFoundError
 
-__all__ = ["Cache", "Entry", "cache_home", "locked", "write_atomically"]
+__all__ = ["LAST_USED", "MARKER", "Cache", "Entry", "cache_home", "locked", "write_atomically"]
 
 MARKER = "environment.json"
 LAST_USED = "last-used"
@@ -46,8 +44,7 @@ def cache_home() -> str:
     return os.path.join(os.path.abspath(base), "simgrid-ml")
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A published environment. ``marker`` is the whole of its ``environment.json``."""
 
     lock_hash: str
@@ -70,8 +67,7 @@ class Entry:
         }
 
 
-@dataclass(frozen=True)
-class Cache:
+class Cache(NamedTuple):
     """One cache folder."""
 
     root: Path
@@ -288,6 +284,8 @@ def remove(path: Path) -> None:
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
     else:
+        import shutil  # as slow to import as an environment is to find
+
         shutil.rmtree(path, ignore_errors=True)
 
 

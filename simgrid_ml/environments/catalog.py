@@ -9,7 +9,7 @@ says so. The set is kept small: what the estimator promised (the framework, Horo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simgrid_ml.errors import SpecError
 
@@ -121,8 +121,7 @@ CONDA_ONLY = frozenset(
 """Of conda packages those that are no Python packages, or that every environment has anyway."""
 
 
-@dataclass(frozen=True)
-class Substitution:
+class Substitution(NamedTuple):
     """Somebody asked for ``wanted`` and gets ``got``: ``"pillow==9.2.0"``, or "" for nothing."""
 
     wanted: str
@@ -136,8 +135,7 @@ class Substitution:
         return f"{self.wanted} -> {self.got or 'nothing'}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class FrameworkSet:
+class FrameworkSet(NamedTuple):
     """What a framework estimator brings along.
 
     Attributes:

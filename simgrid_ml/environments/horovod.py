@@ -24,7 +24,8 @@ from simgrid_ml.environments.cache import Cache, locked, remove
 from simgrid_ml.environments.catalog import HOROVOD, OPENMPI
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import Commands, Finished, no_space_left
-from simgrid_ml.environments.resolve import Host, Resolution, failure
+from simgrid_ml.environments.resolution import Host, Resolution
+from simgrid_ml.environments.resolve import failure
 from simgrid_ml.errors import EnvironmentBuildError
 
 __all__ = ["HorovodWheel"]
@@ -191,7 +192,9 @@ class HorovodWheel:
         return sources
 
     def _uv(self, arguments: list[str], environment: dict[str, str]) -> None:
-        finished = self.commands.run([self.uv, *arguments], environment=environment)
+        finished = self.commands.run(
+            [self.uv, *arguments, *self.indexes.uv_options], environment=environment
+        )
         if finished.code != 0:
             raise failure("making the build environment of Horovod", finished, self.indexes)
 
@@ -241,8 +244,12 @@ def _compiler() -> tuple[str, str]:
     )
 
 
+def _python_header() -> Path:
+    return Path(sysconfig.get_path("include"), "Python.h")
+
+
 def _check_headers(host: Host) -> None:
-    header = Path(sysconfig.get_path("include"), "Python.h")
+    header = _python_header()
     if not header.exists():
         raise EnvironmentBuildError(
             "Horovod has to be compiled, and the headers of Python are missing",

@@ -10,8 +10,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["Indexes", "configured"]
 
@@ -28,8 +28,7 @@ _KEYS = (
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 
 
-@dataclass(frozen=True)
-class Indexes:
+class Indexes(NamedTuple):
     """One configuration of pip, as far as finding packages goes."""
 
     index_url: str | None = None
@@ -56,6 +55,7 @@ class Indexes:
         result["UV_NO_CONFIG"] = "1"  # nor whose folder it is in
         result["UV_NO_PROGRESS"] = "1"
         result["NO_COLOR"] = "1"
+        result.pop("COLUMNS", None)  # uv would break the lines we read
         result["UV_PYTHON_DOWNLOADS"] = "never"
 
         def default(name: str, value: str | None) -> None:
@@ -71,9 +71,12 @@ class Indexes:
         default("ALL_PROXY", self.proxy)
         # pip takes the best version of all indexes, uv by default that of the first that has any.
         default("UV_INDEX_STRATEGY", "unsafe-best-match")
-        if self.no_index:
-            result["UV_NO_INDEX"] = "1"
         return result
+
+    @property
+    def uv_options(self) -> list[str]:
+        """What uv takes from no variable."""
+        return ["--no-index"] if self.no_index else []
 
     def fingerprint(self) -> list[object]:
         """Changes when a resolution may come out differently; cheap."""

@@ -281,7 +281,7 @@ def _take(draft: _Draft, line: str, python: tuple[int, int], *, wanted: str, whe
         draft.substitutions = [
             one for one in draft.substitutions if not one.wanted.startswith("torch==")
         ]
-        draft.substitutions.extend(replace(one, wanted=wanted) for one in substitutions)
+        draft.substitutions.extend(one._replace(wanted=wanted) for one in substitutions)
         draft.add(_wish(torch, by_user=True))
     else:
         draft.add(wish)

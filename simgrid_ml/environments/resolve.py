@@ -12,14 +12,12 @@ import json
 import os
 import re
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from simgrid_ml.environments.cache import Cache, read_json, write_atomically
 from simgrid_ml.environments.catalog import (
     HOROVOD,
     NUMPY_1_UNTIL,
@@ -29,16 +27,14 @@ from simgrid_ml.environments.catalog import (
 )
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import Commands, Finished, no_space_left
+from simgrid_ml.environments.resolution import RECIPE, Host, Resolution
 from simgrid_ml.errors import EnvironmentBuildError
 from simgrid_ml.spec.job import EnvironmentSpec
 
 if TYPE_CHECKING:
     from simgrid_ml.environments.requirements import Plan, Wish
 
-__all__ = ["Host", "Resolution", "Resolver", "failure", "resolution_key", "uv_binary"]
-
-RECIPE = 1
-"""Counted up whenever the same specification shall resolve anew."""
+__all__ = ["Resolver", "failure", "locked_packages", "uv_binary"]
 
 _NETWORK = re.compile(
     r"dns error|failed to lookup|error sending request|connection (?:refused|reset|closed)"
@@ -48,131 +44,6 @@ _NETWORK = re.compile(
 _MISSING = re.compile(
     r"(?:Because |and )(\S+) was not found in the (?:package registry|provided package locations)"
 )
-
-
-@dataclass(frozen=True)
-class Host:
-    """What of this machine decides which builds fit; a value, so that tests can write one.
-
-    Attributes:
-        interpreter: the Python environments are made from.
-        python: its version.
-        abi: ``cpython-311-x86_64-linux-gnu``.
-        platform: kernel, machine and C library.
-        has_gpu: whether an NVIDIA driver is loaded.
-    """
-
-    interpreter: str
-    python: tuple[int, int, int]
-    abi: str
-    platform: str
-    has_gpu: bool
-
-    @classmethod
-    def here(cls) -> Host:
-        # The base interpreter: environments must outlive the one simgrid-ml is installed in.
-        base: str = getattr(sys, "_base_executable", None) or sys.executable
-        try:
-            libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
-        except (ValueError, OSError):
-            libc = ""
-        return cls(
-            interpreter=base,
-            python=sys.version_info[:3],
-            abi=str(sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag),
-            platform=f"{sysconfig.get_platform()} {libc}".strip(),
-            has_gpu=os.path.exists("/dev/nvidiactl") or os.path.exists("/proc/driver/nvidia"),
-        )
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """A lock and how it came about.
-
-    Attributes:
-        lock: requirement lines with hashes, as uv installs them.
-        packages: name to version, without Horovod.
-        horovod: whether Horovod is compiled in addition.
-        torch_backend: ``"cpu"`` where PyTorch's own index is used.
-        lock_hash: of everything that decides what is in the environment.
-        options: index options of the user's requirement files; needed to install as well.
-    """
-
-    lock: str
-    packages: dict[str, str]
-    horovod: bool
-    torch_backend: str | None
-    substitutions: tuple[Substitution, ...]
-    options: tuple[str, ...]
-    lock_hash: str
-
-    @property
-    def requirements_file(self) -> str:
-        return "".join(f"{line}\n" for line in self.options) + self.lock
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "lock": self.lock,
-            "packages": self.packages,
-            "horovod": self.horovod,
-            "torch_backend": self.torch_backend,
-            "substitutions": [one.to_json() for one in self.substitutions],
-            "options": list(self.options),
-            "lock_hash": self.lock_hash,
-        }
-
-    @classmethod
-    def from_json(cls, plain: dict[str, Any]) -> Resolution:
-        return cls(
-            lock=plain["lock"],
-            packages=plain["packages"],
-            horovod=plain["horovod"],
-            torch_backend=plain["torch_backend"],
-            substitutions=tuple(Substitution(**one) for one in plain["substitutions"]),
-            options=tuple(plain["options"]),
-            lock_hash=plain["lock_hash"],
-        )
-
-
-def resolution_key(spec: EnvironmentSpec, host: Host, indexes: Indexes) -> str:
-    """Changes with everything that may change the result; costs well under a millisecond."""
-    files = []
-    for line in spec.pip:  # a wheel or folder named by its path may change under its name
-        for path in re.findall(r"(?:file://)?(/[^\s;#]+)", line):
-            try:
-                files.append((path, os.stat(path).st_mtime_ns))
-            except OSError:
-                continue
-    parts = [
-        RECIPE,
-        TORCH,
-        HOROVOD,
-        spec.framework,
-        spec.framework_version,
-        spec.pip,
-        spec.conda,
-        spec.python,
-        spec.use_gpu,
-        files,
-        host.python[:2],
-        host.abi,
-        host.platform,
-        host.has_gpu,
-        indexes.fingerprint(),
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def remembered(cache: Cache, key: str) -> Resolution | None:
-    plain = read_json(cache.resolution(key))
-    try:
-        return None if plain is None else Resolution.from_json(plain)
-    except (KeyError, TypeError):
-        return None  # of another version of simgrid-ml
-
-
-def remember(cache: Cache, key: str, resolution: Resolution) -> None:
-    write_atomically(cache.resolution(key), json.dumps(resolution.to_json(), indent=1))
 
 
 def uv_binary() -> str:
@@ -375,7 +246,7 @@ class Resolver:
             version = next(iter(locked_packages(self._output).values()))
             return f"{name}=={version}", True
         self._raise_unless_unsolvable(anything)
-        missing = _MISSING.search(anything.text)
+        missing = _MISSING.search(" ".join(anything.text.split()))
         exists = missing is None
         raise EnvironmentBuildError(
             f"the package {requirement.name!r} "
@@ -447,6 +318,7 @@ class Resolver:
                     self.host.interpreter,
                     "--no-header",
                     "--no-annotate",
+                    *self.indexes.uv_options,
                     *options,
                 ],
                 environment=environment,
@@ -507,7 +379,7 @@ def _cpu_candidate(torch: Wish) -> str | None:
 
 def _with_version(one: Substitution, packages: dict[str, str]) -> Substitution:
     if one.got == "horovod":
-        return replace(one, got=f"horovod=={HOROVOD}")
+        return one._replace(got=f"horovod=={HOROVOD}")
     if one.got in packages:
-        return replace(one, got=f"{one.got}=={packages[one.got]}")
+        return one._replace(got=f"{one.got}=={packages[one.got]}")
     return one

@@ -25,7 +25,7 @@ def wheel(
     files = {
         f"{module}.py": code,
         f"{info}/METADATA": metadata,
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
     record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
     path = folder / f"{module}-{version}-{tag}.whl"

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from environments_wheels import wheel
 
-from simgrid_ml.environments import build, horovod, resolve
+from simgrid_ml.environments import horovod, install, resolve
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.environments.cache import Cache, locked
 from simgrid_ml.environments.catalog import TORCH
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import Finished
-from simgrid_ml.environments.resolve import Host, failure, resolution_key
+from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
+from simgrid_ml.environments.resolve import failure
 from simgrid_ml.errors import EnvironmentBuildError, SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -91,7 +92,7 @@ def test_an_environment_of_the_same_packages_is_found_by_another_specification(
 
 def test_a_known_specification_asks_nobody(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ensure(BARE)
-    monkeypatch.setattr(build, "uv_binary", lambda: pytest.fail("uv was asked"))
+    monkeypatch.setattr(install, "uv_binary", lambda: pytest.fail("uv was asked"))
     assert ensure(BARE).cached
 
 
@@ -224,8 +225,11 @@ def test_without_a_cpu_build_the_other_one_is_used_and_said(index: Path) -> None
 
 
 # -- what cannot be built ----------------------------------------------------------------------
-def test_a_package_that_does_not_exist_is_named(index: Path, cache: Cache, tmp_path: Path) -> None:
+def test_a_package_that_does_not_exist_is_named(
+    index: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = tmp_path / "20.txt"
+    monkeypatch.setenv("COLUMNS", "40")  # a narrow terminal must not hide what uv says
     with pytest.raises(EnvironmentBuildError) as caught:
         ensure(EnvironmentSpec(pip=("no-such-package-here", "tiny")), log_path=str(log))
     assert "'no-such-package-here' does not exist" in caught.value.cause
@@ -318,7 +322,7 @@ def test_without_pythons_headers_the_package_to_install_is_named(
     index: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytorch_index(index)
-    monkeypatch.setattr(horovod.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(horovod, "_python_header", lambda: tmp_path / "Python.h")
     monkeypatch.setattr(horovod, "_compiler", lambda: ("/usr/bin/c++", "g++12"))
     with pytest.raises(EnvironmentBuildError, match="headers of Python") as caught:
         ensure(EnvironmentSpec(framework="pytorch", framework_version="1.4"))
@@ -334,7 +338,7 @@ def test_a_compiled_horovod_is_used_by_every_environment_with_its_torch(
         monkeypatch.setattr(horovod, "_compiler", _no_compiler)
         ensure(spec)
     (known,) = (cache.root / "resolutions").glob("*.json")
-    resolution = resolve.Resolution.from_json(json.loads(known.read_text()))
+    resolution = Resolution.from_json(json.loads(known.read_text()))
     recipe = horovod.HorovodWheel(None, cache, Host.here(), Indexes(), print, "")  # type: ignore[arg-type]
     compiled = wheel(
         cache.wheels(f"{recipe._stem(resolution)}-cc-g_7"), "horovod", "0.28.1", tag="py3-none-any"
@@ -366,10 +370,10 @@ def test_a_failed_compilation_is_told_by_its_reason(line: str, cause: str) -> No
 # -- several at once, and ends that come too early ---------------------------------------------
 BUILDER = """
 import sys
-from simgrid_ml.environments import build
+from simgrid_ml.environments import build, install
 from simgrid_ml.spec.job import EnvironmentSpec
 if len(sys.argv) > 2:
-    build.uv_binary = lambda: sys.argv[2]
+    install.uv_binary = lambda: sys.argv[2]
 built = build.ensure(EnvironmentSpec(pip=("tiny",)), log_path=sys.argv[1],
                      report=lambda step: print(step, flush=True))
 print("cached" if built.cached else "built", built.lock_hash, flush=True)
@@ -417,7 +421,7 @@ def stuck_uv(tmp_path: Path) -> Callable[[], tuple[str, Path]]:
         script.write_text(
             "#!/bin/sh\n"
             'case "$*" in\n'
-            f"*'pip install'*) echo half > \"$5/../../half\"; echo > '{fifo}'; sleep 1000 & wait;;\n"
+            f"*'pip install'*) echo > '{fifo}'; sleep 1000 & wait;;\n"
             f'*) exec "{resolve.uv_binary()}" "$@";;\n'
             "esac\n"
         )
@@ -452,7 +456,7 @@ def test_a_cancelled_build_ends_at_once_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uv, fifo = stuck_uv()
-    monkeypatch.setattr(build, "uv_binary", lambda: uv)
+    monkeypatch.setattr(install, "uv_binary", lambda: uv)
     cancel = threading.Event()
 
     def cancel_when_stuck() -> None:

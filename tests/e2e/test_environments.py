@@ -1,0 +1,91 @@
+"""The environment of the PyTorch estimator as it comes from the real indexes.
+
+Builds it where the cache has none, which takes minutes; uses the user's cache on purpose, as every
+end-to-end test needs the same environment.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
+from simgrid_ml.environments.catalog import TORCH
+from simgrid_ml.spec.job import EnvironmentSpec
+
+SPEC = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
+
+
+@pytest.fixture(scope="module")
+def pytorch() -> BuiltEnvironment:
+    return ensure(SPEC, report=print)
+
+
+def run(built: BuiltEnvironment, *argv: str) -> str:
+    environment = {
+        "PATH": f"{built.bin}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "HOME": os.environ.get("HOME", "/"),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
+    with hold(built):
+        answer = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def test_the_pytorch_environment_says_what_was_substituted(pytorch: BuiltEnvironment) -> None:
+    assert pytorch.packages["torch"].startswith(TORCH)
+    assert pytorch.packages["horovod"] == "0.28.1"
+    assert any(one.wanted == "torch==1.4" for one in pytorch.substitutions)
+
+
+def test_horovod_has_mpi_and_gloo(pytorch: BuiltEnvironment) -> None:
+    shown = run(pytorch, "horovodrun", "--check-build")
+    for feature in ("PyTorch", "MPI", "Gloo"):
+        assert f"[X] {feature}" in shown
+
+
+def test_horovod_adds_over_the_ranks_of_the_environments_own_mpirun(
+    pytorch: BuiltEnvironment, tmp_path: Path
+) -> None:
+    script = tmp_path / "add.py"
+    script.write_text(
+        "import torch\n"
+        "import horovod.torch as hvd\n"
+        "hvd.init()\n"
+        "total = hvd.allreduce(torch.tensor([hvd.rank() + 1.0]), op=hvd.Sum)\n"
+        "print(hvd.size(), total.item())\n"
+    )
+    mpirun = os.path.join(pytorch.bin, "mpirun")
+    shown = run(
+        pytorch, mpirun, "--oversubscribe", "--bind-to", "none", "-np", "2", pytorch.python,
+        str(script),
+    )  # fmt: skip
+    assert shown.splitlines() == ["2 3.0", "2 3.0"]
+
+
+def test_no_build_tools_are_left_in_the_environment(pytorch: BuiltEnvironment) -> None:
+    assert not {"cmake", "ninja", "wheel", "pip"} & pytorch.packages.keys()
+
+
+def test_other_packages_do_not_compile_horovod_again(pytorch: BuiltEnvironment) -> None:
+    """Judged by the steps it reports, not by a clock."""
+    said: list[str] = []
+    other = ensure(
+        EnvironmentSpec(framework="pytorch", framework_version="1.5", pip=("tqdm",)),
+        report=said.append,
+    )
+    assert "tqdm" in other.packages
+    assert not [step for step in said if step.startswith("building horovod")]
+
+
+def test_a_finding_costs_no_process_and_no_log(pytorch: BuiltEnvironment, tmp_path: Path) -> None:
+    log = tmp_path / "20_image_build_log.txt"
+    again = ensure(SPEC, log_path=str(log))
+    assert again.cached
+    assert again.python == pytorch.python
+    assert not log.exists()
