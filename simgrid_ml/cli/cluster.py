@@ -52,20 +52,13 @@ def _spec_part(stored: dict[str, Any]) -> dict[str, Any]:
     """What of a stored document is the spec; the rest is Azure's paperwork (tags, times)."""
     from simgrid_ml.spec.cluster import ClusterSpec
 
-    inner = stored.get("spec")
-    if isinstance(inner, dict):
-        return inner
     return {k: v for k, v in stored.items() if k in ClusterSpec.__struct_fields__}
 
 
 def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
     from simgrid_ml.spec.value import to_plain
 
-    plain = to_plain(spec)
-    if isinstance(stored.get("spec"), dict):
-        store.put_cluster(spec.name, {**stored, "spec": plain})
-    else:
-        store.put_cluster(spec.name, {**stored, **plain})
+    store.put_cluster(spec.name, {**stored, **to_plain(spec)})
 
 
 @cluster.command()

@@ -10,13 +10,16 @@ import click
 import simgrid_ml
 from simgrid_ml.errors import NotFoundError, UsageError
 
-__all__ = ["driver_environment", "python"]
+__all__ = ["SHIM", "driver_environment", "python"]
+
+SHIM = os.path.join(os.path.dirname(os.path.abspath(simgrid_ml.__file__)), "shim")
+"""The folder whose ``azureml`` stands in for the SDK."""
 
 
 def driver_environment() -> dict[str, str]:
     """The environment in which ``import azureml`` finds the stand-in, also in child processes."""
     package = os.path.dirname(os.path.abspath(simgrid_ml.__file__))
-    first = [os.path.join(package, "shim")]
+    first = [SHIM]
     if not package.endswith(("site-packages/simgrid_ml", "dist-packages/simgrid_ml")):
         first.append(os.path.dirname(package))  # a checkout: the new interpreter must find it
     before = os.environ.get("PYTHONPATH")

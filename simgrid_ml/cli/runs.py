@@ -16,7 +16,6 @@ from simgrid_ml.cli import story
 from simgrid_ml.cli.console import (
     Screen,
     json_option,
-    plain_text,
     print_error,
     print_json,
     print_table,
@@ -192,17 +191,23 @@ def logs(
     if not wanted:
         click.echo(f"No rank of {record.id} has written anything ({record.state.value}).", err=True)
         return
+    printer = _printer(as_json, prefixes=not no_prefix and log is None)
     for prefix, name in wanted:
-        path = record.artifact(name).path
-        if as_json:
-            for line in _lines(path, tail):
-                text = plain_text(line.decode("utf-8", "replace"))
-                click.echo(json.dumps({"log": name, "rank": _number(prefix), "line": text}))
-            continue
-        printer = LinePrinter(Screen(), prefixes=not no_prefix and log is None)
-        for line in _lines(path, tail):
-            printer.feed(prefix, line)
+        for block in _blocks(record.artifact(name).path, tail):
+            printer.feed(prefix, block, name)
         printer.finish()
+
+
+class _JsonLines(LinePrinter):
+    """Every line as an object of its own: its log, its rank, its text."""
+
+    def print(self, prefix: str, lines: list[str], log: str) -> None:
+        for line in lines:
+            click.echo(json.dumps({"log": log, "rank": _number(prefix), "line": line}))
+
+
+def _printer(as_json: bool, *, prefixes: bool) -> LinePrinter:
+    return (_JsonLines if as_json else LinePrinter)(Screen(), prefixes=prefixes)
 
 
 def _number(prefix: str) -> int | None:
@@ -213,42 +218,32 @@ def _wants(prefix: str, ranks: tuple[int, ...]) -> bool:
     return not ranks or _number(prefix) in ranks
 
 
-def _lines(path: str, tail: int | None) -> Iterator[bytes]:
-    """Blocks of whole lines, so that a log of any size passes through little memory."""
+def _blocks(path: str, tail: int | None) -> Iterator[bytes]:
+    """The log, or its last lines, piece by piece: one of any size passes through little memory."""
     with open(path, "rb") as stream:
         if tail is not None:
             from collections import deque
 
             yield from deque(stream, tail)
             return
-        yield from stream
+        while block := stream.read(2**18):
+            yield block
 
 
 def _follow(
     record: RunRecord, ranks: tuple[int, ...], log: str | None, prefixes: bool, as_json: bool
 ) -> None:
-    printer = LinePrinter(Screen(), prefixes=prefixes)
-    rest: dict[str, bytes] = {}
+    printer = _printer(as_json, prefixes=prefixes)
     try:
         for name, chunk in follow(record):
             prefix = "" if name == log else prefix_of(name)
             if prefix is None or (log is not None and name != log) or not _wants(prefix, ranks):
                 continue
-            if not as_json:
-                printer.feed(prefix, chunk)
-                continue
-            *lines, rest[name] = (rest.get(name, b"") + chunk).split(b"\n")
-            for line in lines:
-                text = plain_text(line.decode("utf-8", "replace"))
-                click.echo(json.dumps({"log": name, "rank": _number(prefix), "line": text}))
+            printer.feed(prefix, chunk, name)
     except KeyboardInterrupt:
         click.echo(f"\nRun {record.id} goes on ({record.state.value}).", err=True)
         raise
     printer.finish()
-    for name, line in rest.items():
-        if line:
-            text = plain_text(line.decode("utf-8", "replace"))
-            click.echo(json.dumps({"log": name, "line": text}))
 
 
 @runs.command()

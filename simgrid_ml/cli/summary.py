@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import plain_text, print_error, print_table
 from simgrid_ml.record.run import RunRecord, RunState
@@ -51,11 +52,9 @@ def print_artifacts(record: RunRecord, prefixes: tuple[str, ...] = ()) -> None:
 
 
 def substitutions(record: RunRecord) -> list[str]:
-    """One sentence for each version that no longer exists and what was taken instead."""
-    from simgrid_ml import wire
-
+    """For each requirement that cannot be met today: it, what was taken instead, and why."""
     return [
-        f"{one['wanted']} → {one['got'] or 'nothing'} ({one['reason']})"
+        f"{one['wanted']}: {one['got'] or 'nothing'} ({one['reason']})"
         for one in record.document(wire.ENVIRONMENT).get("substitutions") or []
     ]
 
@@ -115,7 +114,7 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
     for kind in ("tags", "properties"):
         for key, value in told["attributes"][kind].items():
             rows.append((kind[:-1] if kind == "tags" else "property", f"{key} = {value}"))
-    rows += [("substituted", line) for line in substitutions(record)]
+    rows += [("instead of", line) for line in substitutions(record)]
     print_table(("", ""), rows)
     heading("Stages")
     print_stages(record)

@@ -22,7 +22,6 @@ from simgrid_ml.units import format_seconds
 __all__ = ["LinePrinter", "prefix_of", "watch"]
 
 REPAINT_S = 0.1
-_RUNNING = RunState.RUNNING
 _STEP = re.compile(r"\s*\[[^\]]*\]\s*\Z")  # how far a step is: ``compiling [ 40 %]``
 CLOSING = re.compile(
     r"The (activity|experiment) completed successfully\. Finalizing run\.\.\.\Z"
@@ -33,14 +32,8 @@ MEANING = {
     RunState.NOT_STARTED: "starting the supervisor",
     RunState.PREPARING: "preparing the environment",
     RunState.QUEUED: "starting the nodes",
-    RunState.RUNNING: "running",
     RunState.FINALIZING: "collecting outputs, checking",
     RunState.CANCEL_REQUESTED: "ending the processes",
-}
-SIGNS = {
-    RunState.FAILED: ("✗", "red"),
-    RunState.CANCELED: ("✗", "yellow"),
-    RunState.CANCEL_REQUESTED: ("✗", "yellow"),
 }
 
 
@@ -68,20 +61,27 @@ class LinePrinter:
         self.prefixes = prefixes
         self.without_closing = without_closing
         self._empty: dict[str, int] = {}
-        self._rest: dict[str, bytes] = {}
+        self._rest: dict[str, tuple[str, bytes]] = {}
 
-    def feed(self, prefix: str, chunk: bytes) -> None:
-        """Print the lines that ``chunk`` completes."""
-        *lines, rest = (self._rest.get(prefix, b"") + chunk).split(b"\n")
-        self._rest[prefix] = rest
-        self._print(prefix, lines)
+    def feed(self, prefix: str, chunk: bytes, log: str = "") -> None:
+        """Print the lines that ``chunk``, which belongs to ``log``, completes."""
+        _, rest = self._rest.get(prefix, (log, b""))
+        *lines, rest = (rest + chunk).split(b"\n")
+        self._rest[prefix] = (log, rest)
+        self._say(prefix, lines, log)
 
     def finish(self) -> None:
         """Print what the logs ended with if that was no whole line."""
-        for prefix, rest in self._rest.items():
+        for prefix, (log, rest) in self._rest.items():
             if rest:
-                self._print(prefix, [rest])
+                self._say(prefix, [rest], log)
         self._rest.clear()
+
+    def _say(self, prefix: str, lines: Iterable[bytes], log: str) -> None:
+        shown = [plain_text(line.decode("utf-8", "replace")) for line in lines]
+        if self.without_closing:
+            shown = self._before_closing(prefix, shown)
+        self.print(prefix, shown, log)
 
     def _before_closing(self, prefix: str, lines: list[str]) -> list[str]:
         """The lines without the service's closing words and the empty line before them."""
@@ -95,16 +95,14 @@ class LinePrinter:
                 kept += [""] * self._empty.pop(prefix, 0) + [line]
         return kept
 
-    def _print(self, prefix: str, lines: Iterable[bytes]) -> None:
-        shown = [plain_text(line.decode("utf-8", "replace")) for line in lines]
-        if self.without_closing:
-            shown = self._before_closing(prefix, shown)
+    def print(self, prefix: str, lines: list[str], log: str) -> None:
+        """Print whole lines of ``log``."""
         if self.prefixes:
             rank = int(prefix) if prefix.isdigit() else -1
             style = {"fg": RANK_COLOURS[rank % len(RANK_COLOURS)]} if rank >= 0 else {"dim": True}
             before = self.screen.style(f"[{prefix}]", **style)
-            shown = [f"{before} {line}".rstrip() for line in shown]
-        self.screen.lines(shown)
+            lines = [f"{before} {line}".rstrip() for line in lines]
+        self.screen.lines(lines)
 
 
 class _Stages:
@@ -124,6 +122,10 @@ class _Stages:
             self._read[name] = offset
             yield line
 
+    @property
+    def is_running(self) -> bool:
+        return self._stage is not None and self._stage[0] is RunState.RUNNING
+
     def look(self, *, quiet: bool) -> None:
         """Print what is new, events before the move that ended their stage.
 
@@ -131,13 +133,13 @@ class _Stages:
         """
         self._moves += self._new(wire.STATE)
         self._events += [e for e in self._new(wire.EVENTS) if e.get("event") == "environment-step"]
-        while self._moves and (quiet or self._stage is None or self._stage[0] is not _RUNNING):
+        while self._moves and (quiet or not self.is_running):
             move = self._moves.pop(0)
             at = float(move["t"])
             while self._events and float(self._events[0].get("t", 0)) <= at:
                 self._begin_step(self._events.pop(0))
             self._end_step(at)
-            self._end_stage(at, RunState(move["state"]))
+            self._end_stage(at)
             self._stage = (RunState(move["state"]), at)
         while self._events and not self._moves:
             self._begin_step(self._events.pop(0))
@@ -146,10 +148,11 @@ class _Stages:
         if self._stage is None:
             return
         state, since = self._stage
-        text = MEANING.get(state, state.value)
+        text = MEANING.get(state, "")
         if self._step is not None:
             text, since = self._step
-        self.screen.status(f"{state.value}: {text} · {format_seconds(time.time() - since)}")
+        what = f"{state.value}: {text}" if text else state.value
+        self.screen.status(f"{what} · {format_seconds(time.time() - since)}")
 
     def _begin_step(self, event: dict[str, Any]) -> None:
         at = float(event.get("t", time.time()))
@@ -170,14 +173,11 @@ class _Stages:
             )
         self._step = None
 
-    def _end_stage(self, at: float, next_one: RunState) -> None:
+    def _end_stage(self, at: float) -> None:
         if self._stage is None or self._stage[0] is RunState.NOT_STARTED:
             return
         state, since = self._stage
-        sign, colour = SIGNS.get(next_one, ("✓", "green"))
-        if not self.screen.has_unicode:
-            sign = "-"
-        mark = self.screen.style(sign, fg=colour, bold=True)
+        mark = self.screen.style("──" if self.screen.has_unicode else "--", fg="cyan")
         self.screen.line(f"{mark} {state.value} {format_seconds(at - since)}")
 
 
@@ -202,9 +202,12 @@ def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
     printer = LinePrinter(screen, without_closing=True)
     story = _Stages(record, screen)
     threading.Thread(target=read, name="follow", daemon=True).start()
+    painted = 0.0
     while True:
-        story.look(quiet=arrived.empty())
-        story.paint()
+        if time.monotonic() - painted >= REPAINT_S or not story.is_running:
+            story.look(quiet=arrived.empty())
+            story.paint()
+            painted = time.monotonic()
         try:
             item = arrived.get(timeout=REPAINT_S)
         except queue.Empty:

@@ -1,0 +1,235 @@
+"""``simgrid-ml runs`` on run directories written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from cli_support import COMPLETED, FAILED, LOGS, RUN_TO_THE_END, CommandLine, cli
+
+from simgrid_ml import wire
+from simgrid_ml.cli.story import exit_code
+from simgrid_ml.record.run import RunLock, RunState
+
+__all__ = ["cli"]
+
+ERROR = {
+    "kind": "RunFailed",
+    "cause": "rank 1 on node1 exited with code 3",
+    "evidence": "last words",
+    "remedy": "look at its log",
+    "exit_code": 1,
+}
+
+
+def test_list_shows_the_newest_first_and_stops_at_the_limit(cli: CommandLine) -> None:
+    for number in range(3):
+        record = cli.run(f"digits_{number}", *COMPLETED)
+        os.utime(record.file(wire.SPEC), (number, number))
+    said = cli("runs", "list", "--limit", "2")
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["digits_2", "digits_1"]
+    assert lines[3] == "The newest 2; `--all` shows every run."
+    assert len(cli("runs", "list", "--all", "--json").json) == 3
+
+
+def test_list_filters_by_state_and_experiment(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED)
+    cli.run("digits_b", *FAILED, error=ERROR)
+    found = cli("runs", "list", "--state", "failed", "--json").json
+    assert [row["run_id"] for row in found] == ["digits_b"]
+    assert cli("runs", "list", "-e", "other", "--json").json == []
+    assert cli("runs", "list", "--state", "Lost").code == 2
+
+
+def test_list_of_an_empty_workspace_says_how_to_begin(cli: CommandLine) -> None:
+    assert "simgrid-ml demo" in cli("runs", "list").out
+    assert cli("runs", "list", "--json").json == []
+
+
+def test_output_into_a_pipe_has_no_control_codes(cli: CommandLine) -> None:
+    cli.run("digits_a", *FAILED, error=ERROR, files=LOGS, metrics=[("loss", 1.0)])
+    for words in (["list"], ["show", "latest"], ["logs", "latest"], ["metrics", "latest"]):
+        said = cli("runs", *words)
+        assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("word", ["digits_123_abc", "digits_1", "abc", "123", "latest"])
+def test_a_run_is_found_by_id_by_a_unique_part_or_as_the_latest(
+    cli: CommandLine, word: str
+) -> None:
+    cli.run("digits_123_abc", *COMPLETED)
+    assert cli("runs", "show", word, "--json").json["run_id"] == "digits_123_abc"
+
+
+def test_a_part_that_two_runs_have_is_refused(cli: CommandLine) -> None:
+    cli.run("digits_1x2", *COMPLETED)
+    cli.run("digits_3x4", *COMPLETED)
+    assert cli("runs", "show", "x").code == 2
+    assert cli("runs", "show", "1x").code == 0
+
+
+def test_show_tells_the_story_of_a_failed_run(cli: CommandLine) -> None:
+    finding = {"check": "ranks", "verdict": "fail", "message": "1 of 2", "evidence": ""}
+    record = cli.run("digits_a", *FAILED, error=ERROR, verdicts=[finding])
+    journal = record.journal(wire.TASKS, "rank-0")
+    journal.append({"t": 1, "event": "started", "rank": 0, "node": "node0", "hostname": "node0",
+                    "pid": 7})  # fmt: skip
+    journal.append({"t": 2, "event": "ended", "code": 3, "signal": None, "duration_s": 1.5})
+    journal.close()
+    said = cli("runs", "show", "latest")
+    assert said.code == 0
+    for text in ("Failed", "train.py --epochs 2", "2 x 1", "pytorch 1.4", "Finalizing",
+                 "exit 3 after 1.5 s", "fail", "1 of 2", record.path):  # fmt: skip
+        assert text in said.out
+    assert "rank 1 on node1 exited with code 3" in said.err
+    told = cli("runs", "show", "latest", "--json").json
+    assert told["error"] == ERROR
+    assert told["exit_code"] == 1
+    assert [stage["state"] for stage in told["stages"]][-1] == "Failed"
+
+
+def test_show_says_that_the_supervisor_is_gone(cli: CommandLine) -> None:
+    cli.run("digits_a", RunState.PREPARING)
+    said = cli("runs", "show", "latest")
+    assert "NotResponding" in said.out
+    assert "its supervisor is gone" in said.err
+    assert "runs cancel digits_a" in said.err
+
+
+def test_logs_stand_rank_after_rank_behind_their_prefix(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED, files=LOGS)
+    said = cli("runs", "logs", "latest")
+    assert said.out == "[0] one\n[0] two\n[1] eins\n[1] zwei\n[mpirun] mpirun says\n"
+    assert cli("runs", "logs", "latest", "--rank", "1", "--no-prefix").out == "eins\nzwei\n"
+    assert cli("runs", "logs", "latest", "--tail", "1", "-r", "0").out == "[0] two\n"
+    name = "azureml-logs/65_job_prep-tvmps_1_d.txt"
+    assert cli("runs", "logs", "latest", "--log", name).out == "node things\n"
+    lines = cli("runs", "logs", "latest", "--json", "-r", "1").out.splitlines()
+    assert json.loads(lines[1]) == {
+        "log": "azureml-logs/70_driver_log_1.txt", "rank": 1, "line": "zwei",
+    }  # fmt: skip
+    assert cli("runs", "logs", "latest", "--rank", "9").code == 2
+
+
+def test_ten_ranks_stand_in_the_order_of_their_numbers(cli: CommandLine) -> None:
+    files = {f"azureml-logs/70_driver_log_{rank}.txt": b"x\n" for rank in range(11)}
+    cli.run("digits_a", *COMPLETED, files=files)
+    prefixes = [line.split()[0] for line in cli("runs", "logs", "latest").out.splitlines()]
+    assert prefixes == [f"[{rank}]" for rank in range(11)]
+
+
+def test_following_an_ended_run_shows_all_of_it_and_returns(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED, files=LOGS)
+    said = cli("runs", "logs", "-f", "latest")
+    assert sorted(said.out.splitlines()) == sorted(
+        ["[0] one", "[0] two", "[1] eins", "[1] zwei", "[mpirun] mpirun says"]
+    )
+    objects = [
+        json.loads(x) for x in cli("runs", "logs", "-f", "latest", "--json").out.splitlines()
+    ]
+    assert {(one["rank"], one["line"]) for one in objects} == {
+        (0, "one"), (0, "two"), (1, "eins"), (1, "zwei"), (None, "mpirun says"),
+    }  # fmt: skip
+
+
+def test_a_log_that_is_no_utf8_and_moves_the_cursor_is_shown_as_text(cli: CommandLine) -> None:
+    raw = b"\xff\xfe caf\xe9\n 10%\r100%\n\x1b[2Jwiped\n"
+    cli.run("digits_a", *COMPLETED, files={"azureml-logs/70_driver_log.txt": raw})
+    assert cli("runs", "logs", "latest").out == "[0] \ufffd\ufffd caf\ufffd\n[0] 100%\n[0] wiped\n"
+
+
+def test_metrics_are_summed_up(cli: CommandLine) -> None:
+    logged = [("loss", 3.0), ("loss", 1.0), ("loss", 2.0), ("note", "text"), ("many", [1, 5])]
+    cli.run("digits_a", *COMPLETED, metrics=logged)
+    said = cli("runs", "metrics", "latest")
+    loss = next(line for line in said.out.splitlines() if line.startswith("loss"))
+    assert loss.split() == ["loss", "scalar", "3", "3", "2", "1", "3", "█▁▅"]
+    told = cli("runs", "metrics", "latest", "--json").json
+    assert [point["value"] for point in told["loss"]] == [3.0, 1.0, 2.0]
+    assert list(cli("runs", "metrics", "latest", "-m", "many", "--json").json) == ["many"]
+    assert cli("runs", "metrics", "latest", "-m", "none").code == 2
+
+
+def test_files_and_download(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED, files=LOGS)
+    said = cli("runs", "files", "latest")
+    assert any(line.split() == ["outputs/model.pt", "2", "KiB"] for line in said.out.splitlines())
+    names = {one["name"] for one in cli("runs", "files", "latest", "--json").json}
+    assert names == set(LOGS)
+    said = cli("runs", "download", "latest", "outputs/", "-o", "here")
+    assert said.code == 0
+    assert os.listdir("here") == ["outputs"]
+    with open("here/outputs/model.pt", "rb") as stream:
+        assert stream.read() == LOGS["outputs/model.pt"]
+    assert cli("runs", "download", "latest").code == 0
+    assert os.path.exists("digits_a/azureml-logs/70_mpi_log.txt")
+    assert cli("runs", "download", "latest", "nothing/").code == 2
+
+
+def test_cancel_ends_a_run_that_nobody_supervises(cli: CommandLine) -> None:
+    record = cli.run("digits_a", RunState.PREPARING)
+    assert record.state is RunState.NOT_RESPONDING
+    assert "digits_a: Canceled" in cli("runs", "cancel", "latest").out
+    assert record.state is RunState.CANCELED
+
+
+def test_cancel_asks_the_supervisor_of_a_live_run(cli: CommandLine) -> None:
+    record = cli.run("digits_a", RunState.PREPARING)
+    lock = RunLock.take(record.path)
+    assert lock is not None
+    said = cli("runs", "cancel", "latest", "--json")
+    assert said.json == [{"run_id": "digits_a", "state": "Preparing"}]
+    assert record.cancel_requested
+    lock.close()
+
+
+def test_delete_asks_first_and_spares_live_runs(cli: CommandLine) -> None:
+    record = cli.run("digits_a", *COMPLETED)
+    assert cli("runs", "delete", "latest").code == 2
+    assert os.path.exists(record.path)
+    assert cli("runs", "delete", "latest", "--yes").code == 0
+    assert not os.path.exists(record.path)
+    live = cli.run("digits_b", RunState.PREPARING)
+    lock = RunLock.take(live.path)
+    assert lock is not None
+    assert cli("runs", "delete", "latest", "--yes").code == 2
+    assert os.path.exists(live.path)
+    lock.close()
+
+
+def test_waiting_ends_with_the_runs_outcome(cli: CommandLine) -> None:
+    cli.run("digits_a", *FAILED, error=ERROR)
+    said = cli("runs", "wait", "latest")
+    assert said.code == 1
+    assert "rank 1 on node1" in said.err
+    live = cli.run("digits_b", RunState.PREPARING)
+    os.utime(live.file(wire.SPEC), (2e9, 2e9))
+    lock = RunLock.take(live.path)
+    assert lock is not None
+    assert cli("runs", "wait", "latest", "--timeout", "0.01").code == 2
+    lock.close()
+
+
+@pytest.mark.parametrize(
+    ("states", "words", "error", "code"),
+    [
+        (COMPLETED, ["pass"], None, 0),
+        (COMPLETED, ["pass", "unknown"], None, 3),
+        (COMPLETED, ["unknown", "fail"], None, 4),
+        (FAILED, ["fail"], ERROR, 1),
+        (FAILED, None, {**ERROR, "exit_code": 5}, 5),
+        ((RunState.CANCELED,), None, None, 1),
+        ((RunState.PREPARING,), None, None, 5),
+        (RUN_TO_THE_END, None, None, 5),
+    ],
+)
+def test_exit_code_of_an_outcome(cli: CommandLine, states, words, error, code) -> None:  # type: ignore[no-untyped-def]
+    found = None if words is None else [{"check": "c", "verdict": w, "message": ""} for w in words]
+    assert exit_code(cli.run("digits_a", *states, error=error, verdicts=found)) == code
+
+
+def test_another_workspace_has_other_runs(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED)
+    assert cli("runs", "list", "-w", "other", "--json").json == []
