@@ -38,6 +38,7 @@ CLUSTERS = "clusters"
 MODELS = "models"
 STATE_HOME_VARIABLE = "SIMGRID_ML_HOME"  # workspaces: runs, clusters, models
 CACHE_HOME_VARIABLE = "SIMGRID_ML_CACHE"  # environments and wheels, shared by all workspaces
+STRICT_CONFIG_VARIABLE = "SIMGRID_ML_STRICT_CONFIG"  # Workspace.from_config() needs a file
 
 # -- variables inside a node ---------------------------------------------------------------
 RUN_DIR_VARIABLE = "SIMGRID_ML_RUN_DIR"

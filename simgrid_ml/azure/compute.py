@@ -1,0 +1,706 @@
+"""``ComputeTarget`` and ``AmlCompute``: clusters that are documents until a run uses them.
+
+Nothing is provisioned, so whatever Azure takes minutes for is done at once. What the signatures
+of Azure ML have no room for is said in tags::
+
+    AmlCompute.provisioning_configuration(
+        vm_size="STANDARD_NC6", max_nodes=4,
+        tags={"simgrid-ml.backend": "process", "simgrid-ml.era": "E3"})
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from simgrid_ml.azure.errors import (
+    ComputeTargetException,
+    UserErrorException,
+    not_emulated,
+    to_azure,
+)
+from simgrid_ml.errors import NotFoundError, SpecError
+from simgrid_ml.launch import dialect
+from simgrid_ml.record.run import RunState
+from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.value import from_plain, to_plain
+
+__all__ = [
+    "AmlCompute",
+    "AmlComputeNodeStateCounts",
+    "AmlComputeProvisioningConfiguration",
+    "AmlComputeStatus",
+    "ComputeTarget",
+    "ScaleSettings",
+    "stored_spec",
+]
+
+TAG_PREFIX = "simgrid-ml."
+_FROM_TAGS = ("backend", "era", "working_directory")
+_RESERVED = ("amlcompute", "local", "containerinstance")
+_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9]|-(?=.*[A-Za-z])){1,23}\Z", re.ASCII)
+_OLD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,14}[A-Za-z0-9]\Z", re.ASCII)
+_SPECIAL = set("`~!@#$%^&*()=+_[]{}|;:./'\",<>?")
+_PRIORITY = {"dedicated": "Dedicated", "lowpriority": "LowPriority"}
+_WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
+
+
+def stored_spec(workspace: Any, name: str) -> ClusterSpec:
+    """The cluster ``name`` of the workspace, however it was stored: here or by the command line.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    stored = workspace._store.clusters().get(name)
+    if stored is None:
+        raise NotFoundError(
+            f"there is no cluster {name!r}", remedy="ComputeTarget.create makes one"
+        )
+    fields = ClusterSpec.__struct_fields__
+    plain = {key: value for key, value in stored.items() if key in fields}
+    return from_plain(plain, ClusterSpec, f"cluster {name}")
+
+
+class ScaleSettings:
+    """How many nodes, and when the idle ones go."""
+
+    def __init__(
+        self,
+        minimum_node_count: int,
+        maximum_node_count: int,
+        idle_seconds_before_scaledown: int | None,
+    ) -> None:
+        self.minimum_node_count = minimum_node_count
+        self.maximum_node_count = maximum_node_count
+        self.idle_seconds_before_scaledown = idle_seconds_before_scaledown
+
+    def serialize(self) -> dict[str, Any]:
+        idle = self.idle_seconds_before_scaledown
+        return {
+            "minNodeCount": self.minimum_node_count,
+            "maxNodeCount": self.maximum_node_count,
+            "nodeIdleTimeBeforeScaleDown": f"PT{idle}S" if idle else "",
+        }
+
+
+class AmlComputeNodeStateCounts:
+    """Nodes by what they do."""
+
+    def __init__(self, running: int, idle: int, preparing: int) -> None:
+        self.preparing_node_count = preparing
+        self.running_node_count = running
+        self.idle_node_count = idle
+        self.unusable_node_count = 0
+        self.leaving_node_count = 0
+        self.preempted_node_count = 0
+
+    def serialize(self) -> dict[str, int]:
+        return {
+            "preparingNodeCount": self.preparing_node_count,
+            "runningNodeCount": self.running_node_count,
+            "idleNodeCount": self.idle_node_count,
+            "unusableNodeCount": self.unusable_node_count,
+            "leavingNodeCount": self.leaving_node_count,
+            "preemptedNodeCount": self.preempted_node_count,
+        }
+
+
+class AmlComputeStatus:
+    """A cluster at one moment, read from the runs that use it."""
+
+    def __init__(
+        self, spec: ClusterSpec, created: datetime, modified: datetime, running: int, waiting: int
+    ) -> None:
+        current = max(running, spec.min_nodes)
+        target = min(max(running + waiting, spec.min_nodes), spec.max_nodes)
+        self.current_node_count = current
+        self.target_node_count = max(current, target)
+        self.node_state_counts = AmlComputeNodeStateCounts(
+            running, current - running, self.target_node_count - current
+        )
+        self.allocation_state = "Steady" if current == self.target_node_count else "Resizing"
+        self.allocation_state_transition_time = modified
+        self.creation_time = created
+        self.modified_time = modified
+        self.errors: Any = None
+        self.provisioning_errors: Any = None
+        self.provisioning_state = "Succeeded"
+        self.provisioning_state_transition_time: datetime | None = None
+        self.scale_settings = ScaleSettings(
+            spec.min_nodes, spec.max_nodes, spec.idle_seconds_before_scaledown
+        )
+        self.vm_priority = _PRIORITY.get(spec.vm_priority.lower(), spec.vm_priority)
+        self.vm_size = spec.vm_size
+
+    def serialize(self) -> dict[str, Any]:
+        return {
+            "currentNodeCount": self.current_node_count,
+            "targetNodeCount": self.target_node_count,
+            "nodeStateCounts": self.node_state_counts.serialize(),
+            "allocationState": self.allocation_state,
+            "allocationStateTransitionTime": self.allocation_state_transition_time.isoformat(),
+            "errors": self.errors,
+            "creationTime": self.creation_time.isoformat(),
+            "modifiedTime": self.modified_time.isoformat(),
+            "provisioningState": self.provisioning_state,
+            "provisioningStateTransitionTime": None,
+            "scaleSettings": self.scale_settings.serialize(),
+            "vmPriority": self.vm_priority,
+            "vmSize": self.vm_size,
+        }
+
+
+class AmlComputeProvisioningConfiguration:
+    """What ``ComputeTarget.create`` is to make; see ``AmlCompute.provisioning_configuration``."""
+
+    def __init__(
+        self,
+        vm_size: str = "",
+        vm_priority: str = "dedicated",
+        min_nodes: int | None = 0,
+        max_nodes: int | None = None,
+        idle_seconds_before_scaledown: int | None = 1800,
+        admin_username: str | None = None,
+        admin_user_password: str | None = None,
+        admin_user_ssh_key: str | None = None,
+        vnet_resourcegroup_name: str | None = None,
+        vnet_name: str | None = None,
+        subnet_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        description: str | None = None,
+        remote_login_port_public_access: str = "NotSpecified",
+        identity_type: str | None = None,
+        identity_id: Any = None,
+        compute_location: str | None = None,
+        enable_node_public_ip: Any = True,
+    ) -> None:
+        self.location: str | None = None
+        self.vm_size = vm_size
+        self.vm_priority = vm_priority
+        self.scale_settings = ScaleSettings(
+            min_nodes or 0,
+            max_nodes,  # type: ignore[arg-type]  # None is refused below, as a subclass may ask for
+            idle_seconds_before_scaledown,
+        )
+        self.admin_username = admin_username
+        self.admin_user_password = admin_user_password
+        self.admin_user_ssh_key = admin_user_ssh_key
+        self.vnet_resourcegroup_name = vnet_resourcegroup_name
+        self.vnet_name = vnet_name
+        self.subnet_name = subnet_name
+        self.tags = tags
+        self.description = description
+        self.remote_login_port_public_access = remote_login_port_public_access
+        self.identity_type = identity_type
+        self.identity_id = identity_id
+        self.compute_location = compute_location
+        self.enable_node_public_ip = enable_node_public_ip
+        self.validate_configuration()
+
+    def validate_configuration(self) -> None:
+        """Refuse what the SDK refuses, in its order.
+
+        Raises:
+            ComputeTargetException: naming the first value that does not fit.
+        """
+        self._check_credentials()
+        network = [self.vnet_name, self.vnet_resourcegroup_name, self.subnet_name]
+        if any(network) and not all(network):
+            raise ComputeTargetException(
+                "Invalid configuration, not all virtual net information provided: give the vnet "
+                "name, the vnet resource group and the subnet name"
+            )
+        minimum = self.scale_settings.minimum_node_count
+        maximum = self.scale_settings.maximum_node_count
+        wrong = None
+        if maximum is None:
+            wrong = "is mandatory"
+        elif maximum < 0:
+            wrong = "must be greater than or equal to 0"
+        elif maximum < minimum:
+            wrong = "must be greater than or equal to min nodes count"
+        if wrong:
+            raise ComputeTargetException(
+                f"Invalid provisioning configuration, max nodes count {wrong}"
+            )
+        self._check_identity()
+
+    def _check_credentials(self) -> None:
+        has_secret = self.admin_user_password or self.admin_user_ssh_key
+        if has_secret and not self.admin_username:
+            raise ComputeTargetException(
+                "Invalid user credentials, admin username must be provided with a password or an "
+                "SSH key"
+            )
+        if self.admin_username and not has_secret:
+            raise ComputeTargetException(
+                "Invalid user credentials, no password or key information provided"
+            )
+        if self.admin_username and self.admin_user_password:
+            used = set(self.admin_user_password)
+            kinds = (string.ascii_lowercase, string.ascii_uppercase, string.digits, _SPECIAL)
+            if sum(bool(used & set(kind)) for kind in kinds) < 3:
+                raise ComputeTargetException(
+                    "Invalid admin user password provided. It must have 3 of the following: a "
+                    "lowercase character, an uppercase character, a number, a special character"
+                )
+
+    def _check_identity(self) -> None:
+        if self.identity_type and self.identity_type not in ("UserAssigned", "SystemAssigned"):
+            raise ComputeTargetException(
+                "Invalid configuration, identity_type must be set to 'UserAssigned' or "
+                "'SystemAssigned'."
+            )
+        if self.identity_id and self.identity_type != "UserAssigned":
+            raise ComputeTargetException(
+                "Invalid configuration, identity_id cannot be set when identity type is not user "
+                "assigned."
+            )
+        if self.identity_type == "UserAssigned" and not self.identity_id:
+            raise ComputeTargetException(
+                "Invalid configuration, identity_id must be set when identity type is user "
+                "assigned."
+            )
+
+
+class ComputeTarget:
+    """``ComputeTarget(workspace, name)`` gives the ``AmlCompute`` of that name.
+
+    Raises:
+        ComputeTargetException: there is none; its text begins with ``ComputeTargetNotFound``.
+    """
+
+    def __new__(cls, workspace: Any, name: str) -> ComputeTarget:
+        target = super().__new__(AmlCompute)
+        target._load(workspace, name)
+        return target
+
+    def __init__(self, workspace: Any, name: str) -> None:
+        """``__new__`` did it all: ``AmlCompute`` is the only kind there is."""
+
+    def _load(self, workspace: Any, name: str) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def create(workspace: Any, name: str, provisioning_configuration: Any) -> ComputeTarget:
+        """Store a cluster; one of this name is replaced.
+
+        Raises:
+            UserErrorException: the name is reserved.
+            ComputeTargetException: the name breaks the rule, or no such cluster can be.
+        """
+        if name.lower() in _RESERVED:
+            raise UserErrorException(
+                f"Please specify a different target name. {name} is a reserved name."
+            )
+        if not (_NAME.match(name) or _OLD_NAME.match(name)):
+            raise ComputeTargetException(
+                f"{name!r} cannot name a compute target: use 2 to 24 letters, digits and '-', "
+                "first a letter, and a letter after every '-'"
+            )
+        if not hasattr(provisioning_configuration, "scale_settings"):
+            raise not_emulated(
+                f"compute of a {type(provisioning_configuration).__name__}",
+                remedy="use AmlCompute.provisioning_configuration",
+            )
+        now = datetime.now(timezone.utc).isoformat()
+        azure = {
+            "created": now,
+            "modified": now,
+            "description": provisioning_configuration.description,
+            "location": provisioning_configuration.compute_location,
+            "tags": dict(provisioning_configuration.tags or {}),
+        }
+        _put(workspace, _spec(name, provisioning_configuration), azure)
+        return ComputeTarget(workspace, name)
+
+    @staticmethod
+    def attach(workspace: Any, name: str, attach_configuration: Any) -> ComputeTarget:
+        raise not_emulated("attaching machines", remedy="create an AmlCompute")
+
+    @staticmethod
+    def list(workspace: Any) -> list[Any]:
+        """Every target of the workspace, by name."""
+        return [ComputeTarget(workspace, name) for name in sorted(workspace._store.clusters())]
+
+    @staticmethod
+    def deserialize(workspace: Any, object_dict: Mapping[str, Any]) -> ComputeTarget:
+        return ComputeTarget(workspace, object_dict["name"])
+
+
+class AmlCompute(ComputeTarget):
+    """An emulated cluster. Nodes exist only while a run uses them."""
+
+    type = "AmlCompute"
+
+    def _load(self, workspace: Any, name: str) -> None:
+        self.workspace = workspace
+        self.name = name
+        self.refresh_state()
+
+    def refresh_state(self) -> None:
+        """Read the cluster again.
+
+        Raises:
+            ComputeTargetException: it is gone.
+        """
+        try:
+            self._spec = stored_spec(self.workspace, self.name)
+        except (NotFoundError, SpecError) as error:
+            raise ComputeTargetException(
+                f"ComputeTargetNotFound: Compute Target with name {self.name} not found in "
+                f"provided workspace",
+                inner_exception=error,
+            ) from error
+        stored = self.workspace._store.clusters().get(self.name, {})
+        self._azure: dict[str, Any] = stored.get("azure") or {}
+
+    # -- what it is ------------------------------------------------------------------------
+    @property
+    def id(self) -> str:
+        return f"{self.workspace._arm_id}/computes/{self.name}"
+
+    @property
+    def vm_size(self) -> str:
+        return self._spec.vm_size
+
+    @property
+    def vm_priority(self) -> str:
+        return _PRIORITY.get(self._spec.vm_priority.lower(), self._spec.vm_priority)
+
+    @property
+    def scale_settings(self) -> ScaleSettings:
+        spec = self._spec
+        return ScaleSettings(spec.min_nodes, spec.max_nodes, spec.idle_seconds_before_scaledown)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self._azure.get("tags") or {})
+
+    @property
+    def description(self) -> str | None:
+        found: str | None = self._azure.get("description")
+        return found
+
+    @property
+    def location(self) -> str:
+        return str(self._azure.get("location") or self.workspace.location)
+
+    @property
+    def cluster_location(self) -> str:
+        return self.location
+
+    @property
+    def cluster_resource_id(self) -> str:
+        return self.id
+
+    @property
+    def provisioning_state(self) -> str:
+        return "Succeeded"
+
+    @property
+    def provisioning_errors(self) -> None:
+        return None
+
+    @property
+    def status(self) -> AmlComputeStatus:
+        return self.get_status()
+
+    # -- making ----------------------------------------------------------------------------
+    @staticmethod
+    def provisioning_configuration(
+        vm_size: str = "",
+        vm_priority: str = "dedicated",
+        min_nodes: int | None = 0,
+        max_nodes: int | None = None,
+        idle_seconds_before_scaledown: int | None = 1800,
+        admin_username: str | None = None,
+        admin_user_password: str | None = None,
+        admin_user_ssh_key: str | None = None,
+        vnet_resourcegroup_name: str | None = None,
+        vnet_name: str | None = None,
+        subnet_name: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        description: str | None = None,
+        remote_login_port_public_access: str = "NotSpecified",
+        identity_type: str | None = None,
+        identity_id: Any = None,
+        location: str | None = None,
+        enable_node_public_ip: Any = True,
+    ) -> AmlComputeProvisioningConfiguration:
+        """Describe a cluster for ``ComputeTarget.create``.
+
+        Args:
+            vm_size: a size of Azure, in any case.
+            vm_priority: ``dedicated`` or ``lowpriority``.
+            min_nodes, max_nodes: how many nodes; ``max_nodes`` must be given.
+            idle_seconds_before_scaledown: shown in the status.
+            tags: kept; ``simgrid-ml.backend``, ``simgrid-ml.era`` (``E1`` to ``E3``) and
+                ``simgrid-ml.working_directory`` (``shared``, ``private``) choose what is emulated.
+
+        The rest is checked as the SDK checks it, and not used.
+
+        Raises:
+            ComputeTargetException: a value does not fit.
+        """
+        return AmlComputeProvisioningConfiguration(
+            vm_size,
+            vm_priority,
+            min_nodes,
+            max_nodes,
+            idle_seconds_before_scaledown,
+            admin_username,
+            admin_user_password,
+            admin_user_ssh_key,
+            vnet_resourcegroup_name,
+            vnet_name,
+            subnet_name,
+            tags,
+            description,
+            remote_login_port_public_access,
+            identity_type,
+            identity_id,
+            location,
+            enable_node_public_ip,
+        )
+
+    def wait_for_completion(
+        self,
+        show_output: bool = False,
+        min_node_count: int | None = None,
+        timeout_in_minutes: float = 25,
+        is_delete_operation: bool = False,
+    ) -> None:
+        """Print what Azure prints; returns at once, since there is nothing to wait for.
+
+        Args:
+            show_output: print.
+            min_node_count: say whether so many nodes are there; None: the cluster's minimum.
+            timeout_in_minutes: nodes beyond the minimum come with runs only, so waiting for
+                more ends as if this time were over. That does not raise.
+        """
+        if is_delete_operation:
+            if show_output:
+                sys.stdout.write("Deleting.\nSucceeded\n")
+            return
+        self.refresh_state()
+        if not show_output:
+            return
+        status = self.get_status()
+        wanted = self._spec.min_nodes if min_node_count is None else min_node_count
+        sys.stdout.write("Creating.\nSucceeded\nAmlCompute wait for completion finished\n\n")
+        if status.current_node_count >= wanted:
+            print("Minimum number of nodes requested have been provisioned")
+        else:
+            print("Wait timeout has been reached")
+            print(
+                f'Current provisioning state of AmlCompute is "{status.provisioning_state}" and '
+                f'current node count is "{status.current_node_count}"'
+            )
+
+    def update(
+        self,
+        min_nodes: int | None = None,
+        max_nodes: int | None = None,
+        idle_seconds_before_scaledown: int | None = None,
+    ) -> None:
+        """Change the scale; runs already submitted keep what they were submitted with.
+
+        Raises:
+            ComputeTargetException: the counts do not fit.
+        """
+        changes = {
+            "min_nodes": min_nodes,
+            "max_nodes": max_nodes,
+            "idle_seconds_before_scaledown": idle_seconds_before_scaledown,
+        }
+        given = {key: value for key, value in changes.items() if value is not None}
+        if not given:
+            return
+        self.refresh_state()
+        spec = _checked({**to_plain(self._spec), **given})
+        modified = datetime.now(timezone.utc).isoformat()
+        _put(self.workspace, spec, {**self._azure, "modified": modified})
+        self.refresh_state()
+
+    def delete(self) -> None:
+        """Forget the cluster; its runs stay.
+
+        Raises:
+            ComputeTargetException: it is gone already.
+        """
+        try:
+            self.workspace._store.delete_cluster(self.name)
+        except NotFoundError as error:
+            raise to_azure(error, not_found=ComputeTargetException) from error
+
+    def detach(self) -> None:
+        raise ComputeTargetException(
+            "Detach is not supported for AmlCompute object. Try to use delete instead."
+        )
+
+    # -- its nodes and runs ----------------------------------------------------------------
+    def get_status(self) -> AmlComputeStatus:
+        self.refresh_state()
+        running = waiting = 0
+        for record in self._records():
+            nodes = _nodes(record.spec())
+            if record.state in _WAITING:
+                waiting += nodes
+            else:
+                running += nodes
+        now = datetime.now(timezone.utc).isoformat()
+        created = datetime.fromisoformat(self._azure.get("created", now))
+        modified = datetime.fromisoformat(self._azure.get("modified", now))
+        return AmlComputeStatus(self._spec, created, modified, running, waiting)
+
+    def get(self) -> dict[str, Any]:
+        return self.serialize()
+
+    def serialize(self) -> dict[str, Any]:
+        """The service's description of the target."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "location": self.location,
+            "tags": self.tags,
+            "identity": None,
+            "properties": {
+                "description": self.description,
+                "resourceId": self.cluster_resource_id,
+                "computeType": self.type,
+                "computeLocation": self.cluster_location,
+                "provisioningState": self.provisioning_state,
+                "provisioningErrors": None,
+                "properties": {
+                    "vmSize": self.vm_size,
+                    "vmPriority": self.vm_priority,
+                    "scaleSettings": self.scale_settings.serialize(),
+                },
+                "status": self.get_status().serialize(),
+            },
+        }
+
+    def list_nodes(self) -> list[dict[str, Any]]:
+        """The nodes that runs use now."""
+        found = []
+        for record in self._records():
+            if record.state is not RunState.RUNNING:
+                continue
+            for number in range(_nodes(record.spec())):
+                found.append(
+                    {
+                        "nodeId": dialect.node_id(self._spec, f"node{number}"),
+                        "port": 22,
+                        "publicIpAddress": "127.0.0.1",
+                        "privateIpAddress": f"10.0.0.{4 + number}",
+                        "nodeState": "running",
+                        "runId": record.id,
+                    }
+                )
+        return found
+
+    def get_active_runs(
+        self, type: str | None = None, tags: Any = None, properties: Any = None, status: Any = None
+    ) -> Any:
+        """Runs on this cluster that have not ended, newest first."""
+        from simgrid_ml.azure.run import Run
+
+        for record in self._records():
+            run = Run._of(record)
+            if run._fits(type, tags, properties, status):
+                yield run
+
+    def _records(self) -> Any:
+        for record in self.workspace._store.list():
+            cluster = record.spec().get("cluster") or {}
+            if cluster.get("name") == self.name and record.is_supervised():
+                yield record
+
+    # -- sizes -----------------------------------------------------------------------------
+    @staticmethod
+    def supported_vmsizes(workspace: Any, location: str | None = None) -> Any:
+        """The known sizes, as the service lists them."""
+        from simgrid_ml.spec.vm_sizes import VM_SIZES
+
+        return [
+            {
+                "name": size.name,
+                "vCPUs": size.vcpus,
+                "gpus": size.gpus,
+                "memoryGB": size.memory_bytes / 2**30,
+                "maxResourceVolumeMB": size.disk_bytes // 2**20,
+            }
+            for size in VM_SIZES.values()
+        ]
+
+    @staticmethod
+    def list_usages(workspace: Any, show_all: bool = False, location: str | None = None) -> Any:
+        raise not_emulated("quotas")
+
+    @staticmethod
+    def list_quotas(workspace: Any, location: str | None = None) -> Any:
+        raise not_emulated("quotas")
+
+    @staticmethod
+    def update_quotas(
+        workspace: Any, vm_family: Any, limit: Any = None, location: str | None = None
+    ) -> Any:
+        raise not_emulated("quotas")
+
+    def add_identity(self, identity_type: str, identity_id: Any = None) -> None:
+        raise not_emulated("identities of a cluster")
+
+    def remove_identity(self, identity_id: Any = None) -> None:
+        raise not_emulated("identities of a cluster")
+
+    # -- text ------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return (
+            f"AmlCompute(workspace={self.workspace!r}, name={self.name}, id={self.id}, "
+            f"type={self.type}, provisioning_state={self.provisioning_state}, "
+            f"location={self.location}, tags={self.tags})"
+        )
+
+
+def _spec(name: str, asked: Any) -> ClusterSpec:
+    """The cluster a provisioning configuration describes; also one of the real SDK."""
+    scale = asked.scale_settings
+    plain: dict[str, Any] = {
+        "name": name,
+        "vm_priority": asked.vm_priority,
+        "min_nodes": scale.minimum_node_count,
+        "max_nodes": scale.maximum_node_count,
+    }
+    if asked.vm_size:
+        plain["vm_size"] = asked.vm_size
+    if scale.idle_seconds_before_scaledown is not None:
+        plain["idle_seconds_before_scaledown"] = scale.idle_seconds_before_scaledown
+    for key, value in (asked.tags or {}).items():
+        if key.startswith(TAG_PREFIX):
+            field = key[len(TAG_PREFIX) :].replace("-", "_")
+            if field not in _FROM_TAGS:
+                known = ", ".join(TAG_PREFIX + known for known in _FROM_TAGS)
+                raise ComputeTargetException(f"there is no tag {key}; known: {known}")
+            plain[field] = value
+    return _checked(plain)
+
+
+def _checked(plain: Mapping[str, Any]) -> ClusterSpec:
+    try:
+        return from_plain(plain, ClusterSpec, "cluster")
+    except SpecError as error:
+        raise ComputeTargetException(str(error), inner_exception=error) from error
+
+
+def _put(workspace: Any, spec: ClusterSpec, azure: Mapping[str, Any]) -> None:
+    workspace._store.put_cluster(spec.name, {**to_plain(spec), "azure": dict(azure)})
+
+
+def _nodes(spec: Mapping[str, Any]) -> int:
+    distribution = (spec.get("job") or {}).get("distribution") or {}
+    return int(distribution.get("nodes", 1))

@@ -1,0 +1,140 @@
+"""A run's record in the service's words: ``get_details``, tags, properties, errors."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
+from urllib.parse import quote
+
+from simgrid_ml import wire
+from simgrid_ml.record.run import Artifact, RunRecord, RunState
+
+__all__ = [
+    "Wanted",
+    "address",
+    "content",
+    "details",
+    "has_all",
+    "is_log",
+    "last_said",
+    "properties",
+    "tags",
+]
+
+Wanted = Union[None, str, Mapping[str, Any]]
+"""A tag or property that must be there, or several with their values."""
+
+_LOG_FOLDERS = ("azureml-logs", "user_logs", "system_logs", wire.LOGS)
+
+
+def details(record: RunRecord, log_value: Callable[[Artifact], str]) -> Dict[str, Any]:
+    """What ``Run.get_details`` returns; ``log_value`` says what stands for a log."""
+    spec, moves, state = record.spec(), record.states(), record.state
+    times = {move["state"]: move["t"] for move in moves}
+    ended = [times[s.value] for s in RunState if s.is_terminal and s.value in times]
+    found = {
+        "runId": record.id,
+        "target": (spec.get("cluster") or {}).get("name", "local"),
+        "status": state.value,
+        "startTimeUtc": _utc(times.get(RunState.RUNNING.value)),
+        "endTimeUtc": _utc(ended[0] if ended else None),
+        "properties": properties(record),
+        "inputDatasets": [],
+        "outputDatasets": [],
+        "runDefinition": spec.get("definition") or {},
+        "logFiles": {a.name: log_value(a) for a in record.artifacts() if is_log(a.name)},
+        "submittedBy": spec.get("submitted_by", ""),
+        "warnings": _warnings(record, spec, moves),
+        "error": _error(record, state),
+    }
+    optional = ("startTimeUtc", "endTimeUtc", "warnings", "error")
+    return {key: value for key, value in found.items() if value or key not in optional}
+
+
+def _warnings(
+    record: RunRecord, spec: Mapping[str, Any], moves: List[Dict[str, Any]]
+) -> List[Dict[str, str]]:
+    messages = [
+        *(spec.get("warnings") or []),
+        *(move.get("warning") for move in moves),
+        *(e.get("message") for e in record.events() if e.get("event") == "warning"),
+    ]
+    return [{"source": "simgrid-ml", "message": str(text)} for text in messages if text]
+
+
+def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
+    found = record.error()
+    if found is None and state is RunState.NOT_RESPONDING:
+        found = {
+            "kind": "HostError",
+            "cause": "the run's supervisor is gone and the run has not ended",
+            "remedy": f"`simgrid-ml runs cancel {record.id}` closes it",
+            "exit_code": 5,
+        }
+    if found is None:
+        return None
+    by_user = found.get("exit_code") in (1, 2)
+    parts = [found.get("cause"), found.get("evidence"), found.get("remedy")]
+    return {
+        "error": {
+            "code": found.get("code") or ("UserError" if by_user else "SystemError"),
+            "message": "\n".join(str(part) for part in parts if part),
+            "messageParameters": {},
+            "details": [],
+            "innerError": {"code": str(found.get("kind"))},
+        }
+    }
+
+
+def address(artifact: Artifact) -> str:
+    """Where the artifact can be read."""
+    return "file://" + quote(os.fsencode(artifact.path))
+
+
+def content(artifact: Artifact) -> str:
+    """What is in the artifact now."""
+    with open(artifact.path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
+
+
+def is_log(name: str) -> bool:
+    return name.partition("/")[0] in _LOG_FOLDERS
+
+
+def tags(record: RunRecord) -> Dict[str, Any]:
+    """Tags as they stand: of several writers the last one counts."""
+    found: Dict[str, Any] = {}
+    for line in record.attributes():
+        if line.get("set") == "tag":
+            found[str(line.get("key"))] = line.get("value")
+        elif line.get("set") == "remove_tag":
+            found.pop(str(line.get("key")), None)
+    return found
+
+
+def properties(record: RunRecord) -> Dict[str, Any]:
+    """Properties: of several writers the first one counts."""
+    found: Dict[str, Any] = {}
+    for line in record.attributes():
+        if line.get("set") == "property":
+            found.setdefault(str(line.get("key")), line.get("value"))
+    return found
+
+
+def last_said(record: RunRecord, what: str) -> Optional[str]:
+    """The present ``display_name`` or ``description``."""
+    said = [line.get("value") for line in record.attributes() if line.get("set") == what]
+    return said[-1] if said else None
+
+
+def has_all(values: Mapping[str, Any], wanted: Wanted) -> bool:
+    if isinstance(wanted, str):
+        return wanted in values
+    return all(key in values and values[key] == value for key, value in (wanted or {}).items())
+
+
+def _utc(t: Optional[float]) -> Optional[str]:
+    if t is None:
+        return None
+    return datetime.fromtimestamp(t, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
