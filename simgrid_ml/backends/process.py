@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.errors import NodeError
 from simgrid_ml.record.store import cache_home
@@ -42,10 +43,13 @@ class ProcessBackend:
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[None]:
         wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
-        argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), wanted]
+        hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
+        _write_hosts(hosts, request.nodes)
+        argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), hosts]
         try:
             nursery = await asyncio.create_subprocess_exec(
                 *argv,
+                wanted,
                 *request.nodes,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -69,7 +73,7 @@ class ProcessBackend:
             hostname = hello["node"]
         return NodeInfo(
             name=hello["node"],
-            address="127.0.0.1",
+            address=_address(hello["node"]),
             interface="lo",
             hostname=hostname,
             agent_python=sys.executable,
@@ -78,6 +82,24 @@ class ProcessBackend:
             isolation=tuple(hello["isolation"]),
             limits=tuple(hello["limits"]),
         )
+
+
+def _address(node: str) -> str:
+    """A loopback address of the node's own: servers bound to it do not meet other nodes'."""
+    return f"127.0.1.{int(node[len('node') :]) + 1}"
+
+
+def _write_hosts(path: str, nodes: tuple[str, ...]) -> None:
+    """``/etc/hosts`` of the nodes: the host's, and each other's names."""
+    try:
+        with open("/etc/hosts", encoding="utf-8") as stream:
+            lines = [stream.read()]
+    except OSError:
+        lines = ["127.0.0.1 localhost\n"]
+    lines += [f"{_address(node)} {node}\n" for node in nodes]
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines))
 
 
 def cpu_count() -> int:

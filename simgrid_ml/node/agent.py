@@ -15,7 +15,7 @@ import os
 import select
 import signal
 import sys
-from typing import Any, Dict, List, NoReturn, Tuple
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -30,6 +30,7 @@ def main(argv: List[str]) -> int:
     path, shm_bytes, hosts, wanted, nodes = argv[0], int(argv[1]), argv[2], argv[3], argv[4:]
     rungs = tuple(part for part in wanted.split(",") if part)
     _become_subreaper()
+    network = _network()  # held open until the last agent is gone
     for node in nodes:
         if os.fork() == 0:
             _start(path, node, shm_bytes, hosts, rungs)
@@ -37,9 +38,25 @@ def main(argv: List[str]) -> int:
         try:
             os.wait()
         except ChildProcessError:
-            return 0
+            break
         if "pid" not in rungs:
             _end_orphans(nodes)
+    if network is not None:
+        os.close(network)
+    return 0
+
+
+def _network() -> Optional[int]:
+    if isolation.has_network():
+        return None
+    try:
+        return isolation.enter_network()
+    except OSError as error:
+        sys.stderr.write(
+            f"the host has no network but loopback, and allows no own one: {error}; "
+            "Open MPI will refuse to span nodes\n"
+        )
+        return None
 
 
 def _start(path: str, node: str, shm_bytes: int, hosts: str, wanted: Tuple[str, ...]) -> NoReturn:

@@ -14,13 +14,16 @@ memory segment outlives it, and none can clash with another run's.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 from typing import List, Tuple
 
-__all__ = ["FULL", "enter", "enter_mounts", "set_hostname"]
+__all__ = ["FULL", "enter", "enter_mounts", "enter_network", "has_network", "set_hostname"]
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18
 
 FULL = ("hostname", "pid", "mount", "ipc")
 HOSTNAME = ("hostname",)
@@ -75,14 +78,69 @@ def set_hostname(name: str) -> None:
     _call("sethostname", encoded, len(encoded))
 
 
-def enter_mounts(shm_bytes: int) -> None:
-    """In the first process of the node: its own ``/proc`` and ``/dev/shm``."""
+def enter_mounts(shm_bytes: int, hosts: str) -> None:
+    """In the first process of the node: its own ``/proc``, ``/dev/shm`` and ``/etc/hosts``."""
     _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     _mount(b"shm", b"/dev/shm", b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={shm_bytes}".encode())
+    _mount(os.fsencode(hosts), b"/etc/hosts", None, _MS_BIND, None)
 
 
 def _mount(
     source: bytes, target: bytes, kind: "bytes | None", flags: int, data: "bytes | None"
 ) -> None:
     _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+
+
+# -- a network for Open MPI where the host has none ----------------------------------------
+_NEWNET = 0x40000000
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
+_IFF_UP, _IFF_LOOPBACK = 1, 8
+_IFREQ_FLAGS = "16sH22x"
+_TUN = "/dev/net/tun"
+_INTERFACE, _ADDRESS, _NETMASK = b"mpi0", "10.255.255.1", "255.255.255.252"
+
+
+def has_network() -> bool:
+    """Whether an interface other than loopback is up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        flags = [_flags(control, os.fsencode(name)) for _, name in socket.if_nameindex()]
+    return any(each & _IFF_UP and not each & _IFF_LOOPBACK for each in flags)
+
+
+def _flags(control: socket.socket, interface: bytes) -> int:
+    request = struct.pack(_IFREQ_FLAGS, interface, 0)
+    flags: int = struct.unpack(_IFREQ_FLAGS, fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+    return flags
+
+
+def enter_network() -> int:
+    """A network namespace with a loopback and one idle interface, for the caller's children.
+
+    Open MPI's daemons refuse to start where there is only a loopback: a machine that is offline.
+    Nothing ever crosses the interface; it has to be there.
+
+    Returns:
+        a descriptor; the interface exists until it is closed.
+
+    Raises:
+        OSError: the host allows no network namespace, or no TUN device in it.
+    """
+    if not os.access(_TUN, os.R_OK | os.W_OK):  # asked first: after unshare there is no way back
+        raise PermissionError(f"{_TUN} cannot be opened")
+    _unshare(_NEWNET)
+    tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(tun, _TUNSETIFF, struct.pack(_IFREQ_FLAGS, _INTERFACE, _IFF_TUN | _IFF_NO_PI))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for request, address in ((_SIOCSIFADDR, _ADDRESS), (_SIOCSIFNETMASK, _NETMASK)):
+            packed = struct.pack("16sHH4s16x", _INTERFACE, socket.AF_INET, 0, _packed(address))
+            fcntl.ioctl(control, request, packed)
+        for interface in (b"lo", _INTERFACE):
+            flags = _flags(control, interface) | _IFF_UP
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack(_IFREQ_FLAGS, interface, flags))
+    return tun
+
+
+def _packed(address: str) -> bytes:
+    return bytes(int(part) for part in address.split("."))
