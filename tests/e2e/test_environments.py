@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
+from simgrid_ml.environments.cache import Cache
 from simgrid_ml.environments.catalog import TORCH
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -72,13 +73,18 @@ def test_no_build_tools_are_left_in_the_environment(pytorch: BuiltEnvironment) -
     assert not {"cmake", "ninja", "wheel", "pip"} & pytorch.packages.keys()
 
 
-def test_other_packages_do_not_compile_horovod_again(pytorch: BuiltEnvironment) -> None:
+def test_other_packages_do_not_compile_horovod_again(
+    pytorch: BuiltEnvironment, tmp_path: Path
+) -> None:
     """Judged by the steps it reports, not by a clock."""
+    (tmp_path / "wheels").symlink_to(Cache.default().root / "wheels")
     said: list[str] = []
     other = ensure(
         EnvironmentSpec(framework="pytorch", framework_version="1.5", pip=("tqdm",)),
         report=said.append,
+        cache=Cache(tmp_path),
     )
+    assert not other.cached
     assert "tqdm" in other.packages
     assert not [step for step in said if step.startswith("building horovod")]
 

@@ -20,7 +20,7 @@ from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.environments.cache import Cache, locked
 from simgrid_ml.environments.catalog import TORCH
 from simgrid_ml.environments.indexes import Indexes
-from simgrid_ml.environments.process import Finished
+from simgrid_ml.environments.process import BuildLog, Commands, Finished
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
 from simgrid_ml.environments.resolve import failure
 from simgrid_ml.errors import EnvironmentBuildError, SpecError
@@ -447,6 +447,14 @@ def test_after_a_killed_builder_the_next_one_starts_over(
     built = ensure(BARE)
     assert (built.lock_hash, built.cached) == (lock_hash, False)
     assert published(cache) == [lock_hash]
+
+
+def test_commands_hold_the_locks_of_their_builder(tmp_path: Path) -> None:
+    commands = Commands(BuildLog(None))
+    list_descriptors = ["sh", "-c", "ls -l /proc/self/fd"]
+    with locked(tmp_path / "lock") as lock, commands.holding(lock):
+        assert str(tmp_path / "lock") in commands.run(list_descriptors, environment={}).text
+    assert str(tmp_path / "lock") not in commands.run(list_descriptors, environment={}).text
 
 
 def test_a_cancelled_build_ends_at_once_and_leaves_nothing(
