@@ -202,16 +202,18 @@ def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
     printer = LinePrinter(screen, without_closing=True)
     story = _Stages(record, screen)
     threading.Thread(target=read, name="follow", daemon=True).start()
-    painted = 0.0
+    painted, quiet = 0.0, False
     while True:
         if time.monotonic() - painted >= REPAINT_S or not story.is_running:
-            story.look(quiet=arrived.empty())
+            story.look(quiet=quiet)
             story.paint()
             painted = time.monotonic()
         try:
             item = arrived.get(timeout=REPAINT_S)
         except queue.Empty:
+            quiet = True
             continue
+        quiet = False
         if item is None:
             break
         if isinstance(item, BaseException):
