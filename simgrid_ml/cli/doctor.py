@@ -225,8 +225,7 @@ def _network() -> Iterator[Answer]:
 
 
 def _disk() -> Iterator[Answer]:
-    from simgrid_ml.environments.cache import cache_home
-    from simgrid_ml.record.store import state_home
+    from simgrid_ml.record.store import cache_home, state_home
 
     for name, path, variable in (
         ("runs", state_home(), wire.STATE_HOME_VARIABLE),

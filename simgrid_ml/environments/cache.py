@@ -25,23 +25,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simgrid_ml import wire
 from simgrid_ml.errors import EnvironmentBuildError, NotFoundError
+from simgrid_ml.record.store import cache_home
 
-__all__ = ["LAST_USED", "MARKER", "Cache", "Entry", "cache_home", "locked", "write_atomically"]
+__all__ = ["LAST_USED", "MARKER", "Cache", "Entry", "locked", "write_atomically"]
 
 MARKER = "environment.json"
 LAST_USED = "last-used"
 _LOCK_POLL_S = 0.05
-
-
-def cache_home() -> str:
-    """``$SIMGRID_ML_CACHE``, else the folder for caches of the user."""
-    named = os.environ.get(wire.CACHE_HOME_VARIABLE)
-    if named:
-        return os.path.abspath(named)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(os.path.abspath(base), "simgrid-ml")
 
 
 class Entry(NamedTuple):

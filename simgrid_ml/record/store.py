@@ -38,7 +38,7 @@ def cache_home() -> str:
     if home:
         return os.path.abspath(home)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(cache, "simgrid-ml")
+    return os.path.join(os.path.abspath(cache), "simgrid-ml")
 
 
 class RunStore:
