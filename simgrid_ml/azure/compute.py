@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from simgrid_ml.azure.coverage import missing_member
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
     UserErrorException,
@@ -657,6 +658,9 @@ class AmlCompute(ComputeTarget):
 
     def remove_identity(self, identity_id: Any = None) -> None:
         raise not_emulated("identities of a cluster")
+
+    def __getattr__(self, name: str) -> Any:
+        return missing_member(self, name)
 
     # -- text ------------------------------------------------------------------------------
     def __repr__(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, Optional, Union
-from urllib.parse import quote
 
 from simgrid_ml import wire
 from simgrid_ml.record.run import Artifact, RunRecord, RunState
@@ -89,6 +88,8 @@ def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
 
 def address(artifact: Artifact) -> str:
     """Where the artifact can be read."""
+    from urllib.parse import quote  # 8 ms, and no rank needs it
+
     return "file://" + quote(os.fsencode(artifact.path))
 
 

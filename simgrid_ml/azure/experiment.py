@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-import uuid
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from simgrid_ml import wire
 from simgrid_ml.azure import interactive
+from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.details import Wanted, has_all
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
     ExperimentExecutionException,
@@ -17,18 +18,25 @@ from simgrid_ml.azure.errors import (
     not_emulated,
     to_azure,
 )
-from simgrid_ml.azure.details import Wanted, has_all
 from simgrid_ml.azure.run import Run
 from simgrid_ml.errors import NotFoundError, SimgridError, SpecError
 from simgrid_ml.record.journal import read_json, write_json
 
-__all__ = ["Experiment"]
+__all__ = ["Experiment", "ViewType"]
 
 _FOLDER = "experiments"
 _NAME = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}\Z", re.ASCII)
 _LOCAL_TARGET = "local"
 _AD_HOC_TARGET = "amlcompute"
 _TARGET_TYPE = {"local": "local"}  # every cluster is "batchai", as in the era
+
+
+class ViewType:
+    """Which experiments ``Experiment.list`` gives."""
+
+    ActiveOnly = "ActiveOnly"
+    ArchivedOnly = "ArchivedOnly"
+    All = "All"
 
 
 class Experiment:
@@ -73,6 +81,8 @@ class Experiment:
     @property
     def id(self) -> str:
         """The same for the same name in the same workspace."""
+        import uuid
+
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._workspace._arm_id}/{self._name}"))
 
     @property
@@ -199,6 +209,8 @@ class Experiment:
         unknown = sorted(key for key in kwargs if not key.startswith("_"))
         if unknown:
             raise TypeError(f"start_logging() got an unexpected keyword argument {unknown[0]!r}")
+        import uuid
+
         spec = {
             "type": None,
             "job": None,
@@ -207,9 +219,7 @@ class Experiment:
             "created": time.time(),
             "outputs": os.path.abspath(outputs) if outputs else None,
         }
-        record = interactive.create(
-            self._workspace._store, self._name, spec, str(uuid.uuid4())
-        )
+        record = interactive.create(self._workspace._store, self._name, spec, str(uuid.uuid4()))
         run = Run._of(record, self)
         run.add_properties({"azureml.runsource": "experiment"})
         if display_name:
@@ -324,6 +334,9 @@ class Experiment:
         path = self._workspace._store.folder(_FOLDER, self._name + ".json")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_json(path, {**self._document(), **changes})
+
+    def __getattr__(self, name: str) -> Any:
+        return missing_member(self, name)
 
     # -- text ------------------------------------------------------------------------------
     def __str__(self) -> str:

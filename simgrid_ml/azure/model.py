@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from simgrid_ml import wire
+from simgrid_ml.azure.coverage import missing_member
 from simgrid_ml.azure.errors import (
     ModelNotFoundException,
     UserErrorException,
@@ -377,6 +378,9 @@ class Model:
     @staticmethod
     def profile(*args: Any, **kwargs: Any) -> Any:
         raise not_emulated("deployment")
+
+    def __getattr__(self, name: str) -> Any:
+        return missing_member(self, name)
 
     # -- text ------------------------------------------------------------------------------
     def __repr__(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import Any, Optional
 
 __all__ = ["_OfflineRun"]
@@ -21,7 +20,7 @@ class _OfflineRun:
     def __init__(
         self, parent_logger: Any = None, run_id: Optional[str] = None, **kwargs: Any
     ) -> None:
-        self._run_id = f"OfflineRun_{uuid.uuid4()}" if run_id is None else run_id
+        self._run_id = f"OfflineRun_{_unique()}" if run_id is None else run_id
 
     @property
     def id(self) -> str:
@@ -98,7 +97,7 @@ class _OfflineRun:
     def child_run(
         self, name: Optional[str] = None, run_id: Optional[str] = None, outputs: Any = None
     ) -> _OfflineRun:
-        child = str(uuid.uuid4()) if name is None else name
+        child = _unique() if name is None else name
         return _OfflineRun(run_id=f"{self.id}.{child}" if run_id is None else run_id)
 
     def __enter__(self) -> _OfflineRun:
@@ -110,3 +109,9 @@ class _OfflineRun:
 
     def _emit(self, kind: str, name: str, value: Any) -> None:
         print(f"Attempted to log {kind} metric {name}:\n{value}")
+
+
+def _unique() -> str:
+    import uuid  # a submitted run loads this module and never needs it
+
+    return str(uuid.uuid4())

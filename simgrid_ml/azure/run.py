@@ -15,7 +15,6 @@ import sys
 import time
 from typing import (
     Any,
-    Callable,
     ClassVar,
     Dict,
     Iterator,
@@ -29,6 +28,7 @@ from typing import (
 
 from simgrid_ml import wire
 from simgrid_ml.azure import details, files, interactive
+from simgrid_ml.azure.coverage import missing_member
 from simgrid_ml.azure.errors import (
     ActivityFailedException,
     AzureMLException,
@@ -47,7 +47,7 @@ from simgrid_ml.errors import NotFoundError, SimgridError
 from simgrid_ml.record.follow import follow, wait_state
 from simgrid_ml.record.run import RunRecord, RunState
 
-__all__ = ["Run"]
+__all__ = ["Run", "get_run"]
 
 _log = logging.getLogger("azureml.run")
 _SNAPSHOT = "ContentSnapshotId"
@@ -136,7 +136,11 @@ class Run:
                 yield run
 
     def _fits(
-        self, type: Optional[str], tags: details.Wanted, properties: details.Wanted, status: Optional[str]
+        self,
+        type: Optional[str],
+        tags: details.Wanted,
+        properties: details.Wanted,
+        status: Optional[str],
     ) -> bool:
         return (
             (type is None or self.type == type)
@@ -717,13 +721,12 @@ class Run:
 
     def get_environment(self) -> Any:
         """The ``Environment`` the run was submitted with; from the driver only."""
-        from simgrid_ml.azure.environment import Environment
+        from simgrid_ml.azure.environment import _from_plain
 
         definition = (self._record.spec().get("definition") or {}).get("environment")
         if not definition:
             raise UserErrorException(f"run {self.id} has no environment")
-        make: Any = Environment
-        return make._deserialize_and_add_to_object(definition)
+        return _from_plain(definition)
 
     def get_secret(self, name: str) -> Any:
         raise not_emulated("secrets", remedy="pass the value in environment_variables")
@@ -794,6 +797,9 @@ class Run:
             if path == "." or artifact.name == path or artifact.name.startswith(path + "/")
         ]
 
+    def __getattr__(self, name: str) -> Any:
+        return missing_member(self, name)
+
     # -- text ------------------------------------------------------------------------------
     def __str__(self) -> str:
         experiment = self._record.spec()["experiment"]
@@ -852,6 +858,11 @@ class _SubmittedRun(Run):
 
     def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
         self.complete()
+
+
+def get_run(experiment: Any, run_id: str, rehydrate: bool = True, clean_up: bool = True) -> Run:
+    """The run ``run_id`` of the experiment."""
+    return Run(experiment, run_id)
 
 
 def _open(workspace: Any, run_id: str) -> RunRecord:

@@ -13,6 +13,7 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from simgrid_ml import wire
+from simgrid_ml.azure.coverage import missing_member
 from simgrid_ml.azure.errors import (
     UserErrorException,
     WorkspaceException,
@@ -366,6 +367,9 @@ class Workspace:
     @property
     def images(self) -> Dict[str, Any]:
         raise not_emulated("deployment")
+
+    def __getattr__(self, name: str) -> Any:
+        return missing_member(self, name)
 
     # -- text ------------------------------------------------------------------------------
     def __repr__(self) -> str:
