@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 from typing import Any
 
 from simgrid_ml.azure import frameworks
@@ -312,9 +313,9 @@ class Environment(Element):
         while True:
             registered.version = self.version or str(max(_versions(folder), default=0) + 1)
             path = os.path.join(folder, f"{_file_name(registered.version)}.json")
-            scratch = f"{path}.{os.getpid()}.tmp"
+            handle, scratch = tempfile.mkstemp(dir=folder, suffix=".tmp")
             try:
-                with open(scratch, "w", encoding="utf-8") as stream:
+                with open(handle, "w", encoding="utf-8") as stream:
                     json.dump(registered._plain(), stream, indent=1, default=str)
                 if self.version:
                     os.replace(scratch, path)
