@@ -1,0 +1,46 @@
+"""What all tests share: homes of their own, the real environment once, and the leak check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from simgrid_ml.spec.job import EnvironmentSpec
+from simgrid_ml.testing.leaks import nothing_left
+from simgrid_ml.testing.runs import Runs
+
+INTERPRETER_VARIABLE = "SIMGRID_ML_TEST_INTERPRETER"
+"""A Python with Open MPI, mpi4py, torch and Horovod to use instead of building one."""
+
+SPEC = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
+"""The same as the demo's, so that one build serves both."""
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test sees or touches the user's workspaces; the cache of environments is shared."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("SIMGRID_ML_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def environment() -> EnvironmentSpec:
+    """What the jobs run in: Open MPI, mpi4py, torch, Horovod. Built where there is none yet."""
+    given = os.environ.get(INTERPRETER_VARIABLE)
+    if given:
+        return EnvironmentSpec(interpreter=given)
+    from simgrid_ml.environments.build import ensure
+
+    ensure(SPEC)
+    return SPEC
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
+    """Submits jobs; nothing of them is left when the test ends."""
+    with nothing_left(str(tmp_path)):
+        yield Runs(str(tmp_path), environment)
