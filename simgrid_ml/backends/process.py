@@ -19,6 +19,7 @@ from typing import Any
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.errors import NodeError
+from simgrid_ml.node import isolation
 from simgrid_ml.record.store import cache_home
 from simgrid_ml.spec.placement import HostInventory
 
@@ -66,7 +67,7 @@ class ProcessBackend:
             await _end(nursery)
 
     def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
-        variables = {}
+        variables = {"TMPDIR": isolation.TMP} if "mount" in hello["isolation"] else {}
         hostname = hello["hostname"]
         if "hostname" not in hello["isolation"]:
             variables["LD_PRELOAD"] = hostname_library()

@@ -70,7 +70,7 @@ def _start(path: str, node: str, shm_bytes: int, hosts: str, wanted: Tuple[str, 
         if "hostname" in have:
             isolation.set_hostname(node)
         if "mount" in have:
-            isolation.enter_mounts(shm_bytes, hosts)
+            isolation.enter_mounts(shm_bytes, hosts, os.path.join(os.path.dirname(hosts), node))
         Agent(connection, node, have, refused).serve()
         code = 0
     except BaseException as error:

@@ -20,13 +20,17 @@ import socket
 import struct
 from typing import List, Tuple
 
-__all__ = ["FULL", "enter", "enter_mounts", "enter_network", "has_network", "set_hostname"]
+__all__ = ["FULL", "TMP", "enter", "enter_mounts", "enter_network", "has_network", "set_hostname"]
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18
 
 FULL = ("hostname", "pid", "mount", "ipc")
 HOSTNAME = ("hostname",)
+
+TMP = "/dev/shm/tmp"
+"""A short name for the node's TMPDIR. Programs put sockets there (multiprocessing does, and so do
+the workers of torch's DataLoader), whose paths may have 107 bytes; a run directory has as many."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -78,12 +82,21 @@ def set_hostname(name: str) -> None:
     _call("sethostname", encoded, len(encoded))
 
 
-def enter_mounts(shm_bytes: int, hosts: str) -> None:
-    """In the first process of the node: its own ``/proc``, ``/dev/shm`` and ``/etc/hosts``."""
+def enter_mounts(shm_bytes: int, hosts: str, tmp: str) -> None:
+    """In the first process of the node: its own ``/proc``, ``/dev/shm`` and ``/etc/hosts``.
+
+    Args:
+        shm_bytes: size of ``/dev/shm``.
+        hosts: the file to see as ``/etc/hosts``.
+        tmp: the folder to see as ``TMP`` as well.
+    """
     _mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
     _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     _mount(b"shm", b"/dev/shm", b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={shm_bytes}".encode())
     _mount(os.fsencode(hosts), b"/etc/hosts", None, _MS_BIND, None)
+    os.makedirs(tmp, exist_ok=True)
+    os.mkdir(TMP)
+    _mount(os.fsencode(tmp), os.fsencode(TMP), None, _MS_BIND, None)
 
 
 def _mount(
