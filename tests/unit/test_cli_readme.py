@@ -1,0 +1,87 @@
+"""The README's commands exist, with those options; its run file and its snippet are valid."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from cli_support import CommandLine, cli
+
+from simgrid_ml.cli.main import cli as root
+from simgrid_ml.engine import prepare
+
+__all__ = ["cli"]
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    words = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
+    inline = re.findall(r"`(simgrid-ml [^`]+)`", README)
+    return [one for one in [*words, *inline] if one.startswith("simgrid-ml")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_in_the_readme_is_understood(line: str) -> None:
+    context: click.Context = click.Context(root, info_name="simgrid-ml")
+    command: click.Command = root
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None, line
+        command, context = found, click.Context(found, info_name=name, parent=context)
+        if not words:
+            return  # a group or command named alone
+    command.make_context(command.name, words, parent=context.parent)
+
+
+def test_the_readme_shows_the_commands_a_newcomer_needs() -> None:
+    first_screen = README.split("## ")[0]
+    assert "python3 -m pip install . && simgrid-ml demo" in first_screen
+    assert "tox" in first_screen
+    assert {"runs", "demo", "doctor", "python"} <= {shlex.split(one)[1] for one in commands()}
+
+
+def test_the_run_file_of_the_readme_is_valid(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        prepare, "submit", lambda job, cluster, **_: seen.append(job) or cli.run("x")
+    )
+    (text,) = blocks("yaml")
+    assert yaml.safe_load(text)["job"]["entry_script"] == "train.py"
+    Path("run.yaml").write_text(text)
+    said = cli("run", "--detach", "run.yaml")
+    assert said.code == 0, said.err
+    assert seen[0].arguments == ("--epochs", "3")
+
+
+def test_the_names_in_the_readmes_driver_can_be_imported(cli: CommandLine, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    (text,) = blocks("python")
+    imports = "\n".join(line for line in text.splitlines() if line.startswith("from "))
+    assert imports.count("import") >= 4
+    (tmp_path / "driver.py").write_text(imports)
+    done = subprocess.run(
+        [sys.executable, "-m", "simgrid_ml", "python", "driver.py"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (Path(__file__).parents[2] / target).exists(), target
