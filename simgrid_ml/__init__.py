@@ -5,8 +5,9 @@ The public names are loaded when first used; importing the package costs next to
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, List
+TYPE_CHECKING = False  # importing typing would be most of what this costs
+if TYPE_CHECKING:
+    from typing import Any, List
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,8 @@ __all__ = ["__version__", *sorted(_EXPORTS)]
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
+        import importlib
+
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -39,7 +39,8 @@ class NodeInfo:
         address: where the other nodes reach it (IPv4).
         interface: the network interface with that address.
         hostname: what its processes take for the host name.
-        agent_python, package: interpreter and package folder for this package's node programs.
+        package: folder of this package on the node.
+        rank_command, rsh_command: what runs ``node/rank.py`` and ``node/rsh.py``, or does the same.
         variables: what every process on the node needs in its environment.
         isolation: what the node has of its own: ``hostname pid mount ipc``.
         limits: what it has not, and why.
@@ -49,8 +50,9 @@ class NodeInfo:
     address: str
     interface: str
     hostname: str
-    agent_python: str
     package: str
+    rank_command: tuple[str, ...]
+    rsh_command: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
     isolation: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()

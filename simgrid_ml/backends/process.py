@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -18,16 +16,14 @@ from typing import Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
+from simgrid_ml.backends.native import PACKAGE, compiled, node_program
 from simgrid_ml.errors import NodeError
 from simgrid_ml.node import isolation
-from simgrid_ml.record.store import cache_home
 from simgrid_ml.spec.placement import HostInventory
 
 __all__ = ["ProcessBackend", "cpu_count"]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_AGENT = os.path.join(_PACKAGE, "node", "agent.py")
-_HOSTNAME_SOURCE = os.path.join(_PACKAGE, "node", "hostname.c")
+_AGENT = os.path.join(PACKAGE, "node", "agent.py")
 ISOLATION_VARIABLE = "SIMGRID_ML_ISOLATION"
 """Caps the isolation: ``full`` (default), ``hostname`` or ``none``; to test the lower rungs."""
 
@@ -77,8 +73,9 @@ class ProcessBackend:
             address=_address(hello["node"]),
             interface="lo",
             hostname=hostname,
-            agent_python=sys.executable,
-            package=_PACKAGE,
+            package=PACKAGE,
+            rank_command=node_program("rank"),
+            rsh_command=node_program("rsh"),
             variables=variables,
             isolation=tuple(hello["isolation"]),
             limits=tuple(hello["limits"]),
@@ -119,31 +116,18 @@ async def _end(nursery: asyncio.subprocess.Process) -> None:
 
 
 def hostname_library() -> str:
-    """Path of the library that gives a process its node's name; compiled once per machine.
+    """Path of the library that gives a process its node's name.
 
     Raises:
         NodeError: there is no C compiler.
     """
-    with open(_HOSTNAME_SOURCE, "rb") as stream:
-        digest = hashlib.sha256(stream.read()).hexdigest()[:16]
-    library = os.path.join(cache_home(), "lib", f"hostname-{digest}.so")
-    if os.path.exists(library):
-        return library
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    problem = "there is no C compiler" if compiler is None else ""
-    if compiler is not None:
-        os.makedirs(os.path.dirname(library), exist_ok=True)
-        draft = f"{library}.{os.getpid()}"
-        argv = [compiler, "-shared", "-fPIC", "-O1", "-o", draft, _HOSTNAME_SOURCE]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            os.replace(draft, library)
-            return library
-        problem = done.stderr
-    raise NodeError(
-        "this host allows no own host names for nodes, and the library that stands in for them "
-        "could not be compiled",
-        evidence=problem,
-        remedy="install a C compiler (`apt-get install g++`), or allow user namespaces "
-        "(`sysctl kernel.apparmor_restrict_unprivileged_userns=0`)",
-    )
+    try:
+        return compiled("hostname.c", "-shared", "-fPIC")
+    except NodeError as error:
+        raise NodeError(
+            "this host allows no own host names for nodes, and the library that stands in for "
+            "them could not be compiled",
+            evidence=error.evidence,
+            remedy="install a C compiler (`apt-get install g++`), or allow user namespaces "
+            "(`sysctl kernel.apparmor_restrict_unprivileged_userns=0`)",
+        ) from error

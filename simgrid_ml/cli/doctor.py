@@ -283,7 +283,7 @@ def settings_in_force() -> dict[str, str]:
 
     job = JobSpec(source="/", entry_script="x", distribution=Mpi(nodes=2, processes_per_node=2))
     placement = place(job, ClusterSpec(name="doctor"), HostInventory(1, 2**30))
-    tools = Tools("python", "rank.py", "/", "rsh", "lo", False)
+    tools = Tools(("rank",), "/", "rsh", "lo", False)
     return dict(mpi.plan(job, placement, tools).settings)
 
 

@@ -133,7 +133,7 @@ class _Story:
             self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
             self.tell_of_nodes(placement)
             head = self.nodes[placement.nodes[0]]
-            rank_files.lay_out(record, self.cluster, placement, head.package)
+            rank_files.lay_out(record, self.cluster, placement, head)
             plan = plugins.launcher(job.distribution)(
                 job, placement, rank_files.tools(record, head)
             )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine import snapshot
+from simgrid_ml.errors import SpecError
 from simgrid_ml.launch import dialect
 from simgrid_ml.launch.plan import LaunchPlan, Tools
+from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
 from simgrid_ml.spec.job import JobSpec
-from simgrid_ml.spec.placement import Placement, Task
+from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
 
@@ -26,7 +29,7 @@ _INHERITED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "SHELL", "TERM", "TZ", "USE
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, package: str) -> None:
+def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, head: NodeInfo) -> None:
     """Make the folders of the run: working directories with the source, TMPDIRs, Python path."""
     for work in {work_directory(record, cluster, node) for node in placement.nodes}:
         snapshot.unpack(record.file(wire.CODE), work)
@@ -36,13 +39,13 @@ def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, packa
         os.makedirs(record.file(wire.TMP, node), exist_ok=True)
     python = record.file(wire.PYTHONPATH)
     os.makedirs(python, exist_ok=True)
-    os.symlink(package, os.path.join(python, "simgrid_ml"))
-    os.symlink(os.path.join(package, "shim", "azureml"), os.path.join(python, "azureml"))
+    os.symlink(head.package, os.path.join(python, "simgrid_ml"))
+    os.symlink(os.path.join(head.package, "shim", "azureml"), os.path.join(python, "azureml"))
     rsh = record.file(wire.TMP, RSH)
     with open(rsh, "w") as stream:
         # Open MPI splits its ssh agent at spaces and the paths may have some, so it is given a
-        # bare name that is found on PATH, and the paths come from the environment.
-        stream.write('#!/bin/sh\nexec "$SIMGRID_ML_PYTHON" -I -S "$SIMGRID_ML_RSH" "$@"\n')
+        # bare name that is found on PATH.
+        stream.write(f'#!/bin/sh\nexec {shlex.join(head.rsh_command)} "$@"\n')
     os.chmod(rsh, 0o755)
 
 
@@ -64,8 +67,6 @@ def node_environment(record: RunRecord, node: NodeInfo, bin_folder: str) -> dict
         **inherited,
         "PATH": f"{bin_folder}:{_SYSTEM_PATH}:{record.file(wire.TMP)}",
         "TMPDIR": record.file(wire.TMP, node.name),
-        "SIMGRID_ML_PYTHON": node.agent_python,
-        "SIMGRID_ML_RSH": os.path.join(node.package, "node", "rsh.py"),
         wire.RUN_DIR_VARIABLE: record.path,
         wire.NODE_VARIABLE: node.name,
         **node.variables,
@@ -80,8 +81,7 @@ def node_environment(record: RunRecord, node: NodeInfo, bin_folder: str) -> dict
 def tools(record: RunRecord, head: NodeInfo) -> Tools:
     """The launcher's programs as the head node sees them."""
     return Tools(
-        agent_python=head.agent_python,
-        rank_script=os.path.join(head.package, "node", "rank.py"),
+        rank_command=head.rank_command,
         run_dir=record.path,
         rsh_name=RSH,
         interface=head.interface,
@@ -98,7 +98,11 @@ def write_launch(
     nodes: Mapping[str, NodeInfo],
     python: str,
 ) -> dict[str, str]:
-    """Write ``launch.json``; returns the path of each task's log."""
+    """Write what every task runs; returns the path of each task's log.
+
+    Raises:
+        SpecError: an argument or a variable of the job cannot be given to a process.
+    """
     spec = record.spec()
     identity = dialect.Identity(
         run_id=record.id,
@@ -115,53 +119,61 @@ def write_launch(
         **dialect.common_variables(identity, job, cluster, placement, addresses),
         **job.variables,
     }
-    logs = {
-        task.name: record.file(wire.ARTIFACTS, dialect.task_log(cluster.era, job, placement, task))
-        for task in placement.tasks
-    }
-    for path in logs.values():
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-    argv = job.command or (str(job.entry_script), *job.arguments)
-    tasks = {
-        task.name: _task(record, job, cluster, placement, task, argv, logs[task.name], plan)
-        for task in placement.tasks
-    }
-    write_json(
-        record.file(wire.LAUNCH),
-        {
-            "environment": environment,
-            "plan": plan.to_json(),
-            "python": python,
-            "tasks": tasks,
-            "world_size": placement.world_size,
-        },
-    )
-    return logs
-
-
-def _task(
-    record: RunRecord,
-    job: JobSpec,
-    cluster: ClusterSpec,
-    placement: Placement,
-    task: Task,
-    argv: tuple[str, ...],
-    log: str,
-    plan: LaunchPlan,
-) -> dict[str, Any]:
-    work = work_directory(record, cluster, task.node)
-    environment = {
-        wire.TASK_VARIABLE: task.name,
-        "AZUREML_OUTPUT_DIRECTORY": os.path.join(work, wire.OUTPUTS),
-        **dialect.task_variables(job, cluster, placement, task),
-    }
-    return {
-        "abort_on_error": plan.abort_on_error,
-        "argv": list(argv),
-        "cwd": work,
+    for folder in (wire.TASKS, wire.LAUNCH_TASKS):
+        os.makedirs(record.file(folder), exist_ok=True)
+    tasks = {}
+    for task in placement.tasks:
+        log = record.file(wire.ARTIFACTS, dialect.task_log(cluster.era, job, placement, task))
+        os.makedirs(os.path.dirname(log), exist_ok=True)
+        work = work_directory(record, cluster, task.node)
+        literal, words = _words(job, nodes[task.node], plan, python)
+        tasks[task.name] = TaskFile(
+            journal=record.file(wire.TASKS, task.name + ".jsonl"),
+            log=log,
+            cwd=work,
+            min_life_s=wire.RANK_MIN_LIFE_S,
+            rank=task.rank,
+            local_rank=task.local_rank,
+            world_size=placement.world_size,
+            literal=literal,
+            words=words,
+            variables={
+                **environment,
+                wire.TASK_VARIABLE: task.name,
+                "AZUREML_OUTPUT_DIRECTORY": os.path.join(work, wire.OUTPUTS),
+                **dialect.task_variables(job, cluster, placement, task),
+            },
+        )
+    for name, file in tasks.items():
+        try:
+            content = file.encode()
+        except ValueError as error:
+            raise SpecError(
+                f"{error}, so no process can be given it",
+                remedy="remove it from the arguments and the environment variables",
+                where="job",
+            ) from error
+        with open(record.file(wire.LAUNCH_TASKS, name), "wb") as stream:
+            stream.write(content)
+    document = {
         "environment": environment,
-        "is_script": job.command is None,
-        "local_rank": task.local_rank,
-        "log": log,
-        "rank": task.rank,
+        "plan": plan.to_json(),
+        "tasks": {name: _for_people(file, environment) for name, file in tasks.items()},
+        "world_size": placement.world_size,
     }
+    write_json(record.file(wire.LAUNCH), document)
+    return {name: file.log for name, file in tasks.items()}
+
+
+def _words(job: JobSpec, node: NodeInfo, plan: LaunchPlan, python: str) -> tuple[int, list[str]]:
+    """A task's command, and how many of its first words are not the user's."""
+    if job.command is not None:
+        return 0, list(job.command)
+    main = os.path.join(node.package, "node", "main.py")
+    ours = [python, main, "abort" if plan.abort_on_error else "plain"]
+    return len(ours), [*ours, str(job.entry_script), *job.arguments]
+
+
+def _for_people(file: TaskFile, environment: Mapping[str, str]) -> dict[str, Any]:
+    own = {k: v for k, v in file.variables.items() if environment.get(k) != v}
+    return {"argv": file.words, "cwd": file.cwd, "environment": own, "log": file.log}

@@ -18,16 +18,14 @@ class Tools:
     """Where the launcher's programs are on a node; absolute paths.
 
     Attributes:
-        agent_python: interpreter for this package's own node programs.
-        rank_script: ``node/rank.py``.
+        rank_command: runs ``node/rank.py``, or does the same.
         run_dir: the run directory, the same on every node.
         rsh_name: name, found on PATH, of the client that Open MPI calls instead of ssh.
         interface: the one network interface that reaches the other nodes.
         is_root: mpirun refuses root unless told.
     """
 
-    agent_python: str
-    rank_script: str
+    rank_command: tuple[str, ...]
     run_dir: str
     rsh_name: str
     interface: str
@@ -35,7 +33,7 @@ class Tools:
 
     def rank_argv(self, *task: str) -> tuple[str, ...]:
         """The command that starts a task under the rank wrapper."""
-        return (self.agent_python, "-I", "-S", self.rank_script, self.run_dir, *task)
+        return (*self.rank_command, self.run_dir, *task)
 
 
 @dataclass(frozen=True)
