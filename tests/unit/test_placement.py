@@ -1,0 +1,99 @@
+"""Which task runs where: nothing lost, nothing doubled, everything in order."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simgrid_ml.errors import PlacementError
+from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.job import JobSpec, Mpi, Plain
+from simgrid_ml.spec.placement import HostInventory, Placement, Task, place
+
+counts = st.integers(1, 40)
+
+
+def placed(nodes: int, per_node: int, cpus: int = 2, max_nodes: int = 100) -> Placement:
+    job = JobSpec(
+        source="/s",
+        entry_script="t.py",
+        distribution=Mpi(nodes=nodes, processes_per_node=per_node),
+    )
+    return place(job, ClusterSpec(name="c", max_nodes=max_nodes), HostInventory(cpus, 2**30))
+
+
+@given(counts, counts, st.integers(1, 64))
+def test_no_rank_is_lost_or_doubled(nodes: int, per_node: int, cpus: int) -> None:
+    placement = placed(nodes, per_node, cpus)
+    assert [task.rank for task in placement.tasks] == list(range(nodes * per_node))
+    assert len({task.name for task in placement.tasks}) == placement.world_size == nodes * per_node
+    assert Counter(task.node for task in placement.tasks) == dict.fromkeys(
+        placement.nodes, per_node
+    )
+    assert placement.nodes == tuple(f"node{n}" for n in range(nodes))
+
+
+@given(counts, counts)
+def test_ranks_of_a_node_are_contiguous_and_local_ranks_count_from_zero(
+    nodes: int, per_node: int
+) -> None:
+    placement = placed(nodes, per_node)
+    for number, node in enumerate(placement.nodes):
+        tasks = placement.on(node)
+        assert [task.local_rank for task in tasks] == list(range(per_node))
+        first = number * per_node
+        assert [task.rank for task in tasks] == list(range(first, first + per_node))
+
+
+@given(counts, counts, st.integers(1, 64))
+def test_ranks_yield_exactly_when_they_outnumber_cores(
+    nodes: int, per_node: int, cpus: int
+) -> None:
+    assert placed(nodes, per_node, cpus).shares_cores == (nodes * per_node > cpus)
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_more_nodes_than_the_cluster_may_have_are_refused(nodes: int, maximum: int) -> None:
+    if nodes <= maximum:
+        placed(nodes, 1, max_nodes=maximum)
+        return
+    with pytest.raises(PlacementError) as caught:
+        placed(nodes, 1, max_nodes=maximum)
+    assert f"Requested {nodes} nodes" in str(caught.value)
+    assert f"only has {maximum} maximum nodes" in str(caught.value)
+
+
+def test_a_plain_job_has_one_task_per_node() -> None:
+    job = JobSpec(source="/s", entry_script="t.py", distribution=Plain(nodes=3))
+    placement = place(job, ClusterSpec(name="c", max_nodes=3), HostInventory(1, 1))
+    assert [(task.node, task.rank, task.local_rank) for task in placement.tasks] == [
+        ("node0", 0, 0),
+        ("node1", 1, 0),
+        ("node2", 2, 0),
+    ]
+
+
+@given(st.permutations(range(6)))
+def test_a_placement_out_of_order_cannot_be_made(order: list[int]) -> None:
+    tasks = placed(3, 2).tasks
+    shuffled = tuple(tasks[index] for index in order)
+    if shuffled == tasks:
+        Placement(shuffled, 2)
+    else:
+        with pytest.raises(PlacementError):
+            Placement(shuffled, 2)
+
+
+def test_a_placement_with_a_missing_or_doubled_rank_cannot_be_made() -> None:
+    first, second = placed(1, 2).tasks
+    for tasks in [(second,), (first, first), (first, Task("rank-2", "node0", 2, 1))]:
+        with pytest.raises(PlacementError):
+            Placement(tasks, 1)
+
+
+@pytest.mark.parametrize("kind", [Plain, Mpi])
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_job_without_nodes_cannot_be_described(kind: type, count: int) -> None:
+    with pytest.raises(ValueError, match="nodes must be at least 1"):
+        kind(nodes=count)
