@@ -6,26 +6,35 @@ that the host allows; see ``node/isolation.py`` for the rungs and what is lost o
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.backends.native import PACKAGE, compiled, node_program
 from simgrid_ml.errors import NodeError
-from simgrid_ml.node import isolation
 from simgrid_ml.spec.placement import HostInventory
 
-__all__ = ["ProcessBackend", "cpu_count"]
+if TYPE_CHECKING:
+    import asyncio  # 25 ms that who only asks for the inventory, at submission, need not wait for
+
+__all__ = ["ProcessBackend", "cpu_count", "shared_folder"]
 
 _AGENT = os.path.join(PACKAGE, "node", "agent.py")
 ISOLATION_VARIABLE = "SIMGRID_ML_ISOLATION"
 """Caps the isolation: ``full`` (default), ``hostname`` or ``none``; to test the lower rungs."""
+
+_SHM_VARIABLES = (
+    "OMPI_MCA_btl_sm_backing_directory",
+    "OMPI_MCA_osc_rdma_backing_directory",
+    "OMPI_MCA_osc_sm_backing_directory",
+)
 
 _RUNGS = {"full": "hostname,pid,mount,ipc", "hostname": "hostname", "none": ""}
 
@@ -39,13 +48,17 @@ class ProcessBackend:
 
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[None]:
+        import asyncio
+
         wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
         hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
         _write_hosts(hosts, request.nodes)
+        shared = shared_folder(request.run_dir)
         argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), hosts]
         try:
             nursery = await asyncio.create_subprocess_exec(
                 *argv,
+                shared,
                 wanted,
                 *request.nodes,
                 stdin=subprocess.DEVNULL,
@@ -61,9 +74,12 @@ class ProcessBackend:
             yield
         finally:
             await _end(nursery)
+            shutil.rmtree(shared, ignore_errors=True)  # the nursery's task, unless it was killed
 
     def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
-        variables = {"TMPDIR": isolation.TMP} if "mount" in hello["isolation"] else {}
+        variables = {"TMPDIR": hello["tmp"]}
+        if hello["shm"] is not None:
+            variables.update(dict.fromkeys(_SHM_VARIABLES, hello["shm"]))
         hostname = hello["hostname"]
         if "hostname" not in hello["isolation"]:
             variables["LD_PRELOAD"] = hostname_library()
@@ -87,6 +103,11 @@ def _address(node: str) -> str:
     return f"127.0.1.{int(node[len('node') :]) + 1}"
 
 
+def shared_folder(run_dir: str) -> str:
+    """Where nodes without own mounts keep shared memory; see ``isolation.shared_folders``."""
+    return f"/dev/shm/{wire.LABEL}-{hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]}"
+
+
 def _write_hosts(path: str, nodes: tuple[str, ...]) -> None:
     """``/etc/hosts`` of the nodes: the host's, and each other's names."""
     try:
@@ -107,6 +128,8 @@ def cpu_count() -> int:
 
 async def _end(nursery: asyncio.subprocess.Process) -> None:
     """The agents have been told; the nursery ends with the last of them."""
+    import asyncio
+
     try:
         await asyncio.wait_for(nursery.wait(), 5)
     except asyncio.TimeoutError:

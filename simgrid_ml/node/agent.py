@@ -1,6 +1,6 @@
 """The agents of virtual nodes: dial back to the supervisor, spawn, reap, end with the connection.
 
-``python -I -S agent.py SOCKET SHM_BYTES HOSTS ISOLATION NODE…`` forks an agent per node:
+``python -I -S agent.py SOCKET SHM_BYTES HOSTS SHARED ISOLATION NODE…`` forks an agent per node:
 64 nodes start as fast as one interpreter plus 64 forks, and share its memory.
 
 An agent ends when its connection closes, whatever the reason, and takes its node along: as
@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import select
+import shutil
 import signal
 import sys
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
@@ -27,13 +28,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 def main(argv: List[str]) -> int:
     """Start the agents and wait until the last one is gone."""
-    path, shm_bytes, hosts, wanted, nodes = argv[0], int(argv[1]), argv[2], argv[3], argv[4:]
+    path, shm_bytes, hosts, shared, wanted, *nodes = argv
     rungs = tuple(part for part in wanted.split(",") if part)
     _become_subreaper()
     network = _network()  # held open until the last agent is gone
     for node in nodes:
         if os.fork() == 0:
-            _start(path, node, shm_bytes, hosts, rungs)
+            _start(path, node, int(shm_bytes), hosts, shared, rungs)
     while True:  # agents, and without own process ids also what a killed agent left behind
         try:
             os.wait()
@@ -43,6 +44,7 @@ def main(argv: List[str]) -> int:
             _end_orphans(nodes)
     if network is not None:
         os.close(network)
+    shutil.rmtree(shared, ignore_errors=True)
     return 0
 
 
@@ -59,7 +61,9 @@ def _network() -> Optional[int]:
         return None
 
 
-def _start(path: str, node: str, shm_bytes: int, hosts: str, wanted: Tuple[str, ...]) -> NoReturn:
+def _start(
+    path: str, node: str, shm_bytes: int, hosts: str, shared: str, wanted: Tuple[str, ...]
+) -> NoReturn:
     """In a child of the nursery: become the agent of ``node``. Never returns."""
     code = 1
     try:
@@ -69,9 +73,14 @@ def _start(path: str, node: str, shm_bytes: int, hosts: str, wanted: Tuple[str, 
             os._exit(0)  # the child is PID 1 of the node; the nursery adopts it
         if "hostname" in have:
             isolation.set_hostname(node)
+        tmp = os.path.join(os.path.dirname(hosts), node)
+        os.makedirs(tmp, exist_ok=True)
         if "mount" in have:
-            isolation.enter_mounts(shm_bytes, hosts, os.path.join(os.path.dirname(hosts), node))
-        Agent(connection, node, have, refused).serve()
+            isolation.enter_mounts(shm_bytes, hosts, tmp)
+            folders = {"tmp": isolation.TMP, "shm": None}
+        else:
+            folders = isolation.shared_folders(shared, tmp)
+        Agent(connection, node, have, refused, folders).serve()
         code = 0
     except BaseException as error:
         sys.stderr.write(f"agent of {node}: {error!r}\n")
@@ -83,12 +92,18 @@ class Agent:
     """Serves one connection until it closes or says bye."""
 
     def __init__(
-        self, connection: Connection, node: str, have: Tuple[str, ...], refused: List[str]
+        self,
+        connection: Connection,
+        node: str,
+        have: Tuple[str, ...],
+        refused: List[str],
+        folders: Dict[str, Optional[str]],
     ) -> None:
         self.connection = connection
         self.node = node
         self.have = have
         self.refused = refused
+        self.folders = folders
         self.commands: Dict[int, int] = {}  # pid → id of the spawn request
 
     def serve(self) -> None:
@@ -108,6 +123,7 @@ class Agent:
             hostname=os.uname().nodename,
             isolation=list(self.have),
             limits=self.refused,
+            **self.folders,
         )
         try:
             while True:

@@ -18,9 +18,18 @@ import fcntl
 import os
 import socket
 import struct
-from typing import List, Tuple
+from typing import Dict, List, Optional, Tuple
 
-__all__ = ["FULL", "TMP", "enter", "enter_mounts", "enter_network", "has_network", "set_hostname"]
+__all__ = [
+    "FULL",
+    "TMP",
+    "enter",
+    "enter_mounts",
+    "enter_network",
+    "has_network",
+    "set_hostname",
+    "shared_folders",
+]
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18
@@ -94,9 +103,25 @@ def enter_mounts(shm_bytes: int, hosts: str, tmp: str) -> None:
     _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     _mount(b"shm", b"/dev/shm", b"tmpfs", _MS_NOSUID | _MS_NODEV, f"size={shm_bytes}".encode())
     _mount(os.fsencode(hosts), b"/etc/hosts", None, _MS_BIND, None)
-    os.makedirs(tmp, exist_ok=True)
     os.mkdir(TMP)
     _mount(os.fsencode(tmp), os.fsencode(TMP), None, _MS_BIND, None)
+
+
+def shared_folders(shared: str, tmp: str) -> Dict[str, Optional[str]]:
+    """What a node without own mounts uses for TMPDIR and shared memory.
+
+    Args:
+        shared: a folder in ``/dev/shm`` for the nodes of one run, removed with the last of them.
+            Open MPI leaves its segments there when its ranks are killed.
+        tmp: the node's temporary folder; gets a short name in ``shared``, as ``TMP`` is one.
+    """
+    try:
+        os.makedirs(shared, 0o700, exist_ok=True)
+        short = os.path.join(shared, os.path.basename(tmp))
+        os.symlink(tmp, short)
+    except OSError:  # no /dev/shm, or a full one
+        return {"tmp": tmp, "shm": None}
+    return {"tmp": short, "shm": shared}
 
 
 def _mount(

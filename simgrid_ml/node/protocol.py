@@ -3,8 +3,8 @@
 =========  ======================  =========================================================
 op         who says it             fields
 =========  ======================  =========================================================
-hello      agent → supervisor      node, pid (as the host sees it, by the socket), hostname,
-                                   isolation, limits
+hello      agent → supervisor      node, hostname, isolation, limits, tmp (its TMPDIR),
+                                   shm (its folder for shared memory; null: /dev/shm itself)
 spawn      supervisor → agent      id, argv, env, cwd, stdin, stdout, stderr (paths)
 signal     supervisor → agent      id, signal: to the process group of a spawned command
 spawned    agent → supervisor      id, pid inside the node

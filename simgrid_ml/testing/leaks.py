@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Iterator
 
 from simgrid_ml import wire
+from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.testing.processes import wait_until
 
 __all__ = ["nothing_left", "traces"]
 
-_SHARED = re.compile(r"(ompi|prte|pmix|sm_segment|vader|horovod|gloo|simgrid|osc|psm|\.?sem\.)")
+_SHARED = re.compile(r"(ompi|prte|pmix|sm_segment|vader|horovod|gloo|osc|psm|\.?sem\.)")
 """What Open MPI and we call things in folders that everybody shares."""
 
 
@@ -137,9 +138,10 @@ def _files(folder: str) -> Iterator[str]:
         if not RunRecord(base).state.is_terminal:
             yield f"run {os.path.basename(base)} has not ended"
             continue
-        for name in (wire.SOCKET, wire.TMP):
-            if os.path.lexists(os.path.join(base, name)):
-                yield f"file: {os.path.join(base, name)}"
+        left = [os.path.join(base, name) for name in (wire.SOCKET, wire.TMP)]
+        for path in [*left, shared_folder(base)]:
+            if os.path.lexists(path):
+                yield f"file: {path}"
 
 
 def _shared_files() -> set[str]:
