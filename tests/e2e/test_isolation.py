@@ -1,0 +1,192 @@
+"""What a node has of its own, what it shares, and that less of it changes no result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import simgrid_ml
+from simgrid_ml import wire
+from simgrid_ml.environments.build import ensure
+from simgrid_ml.testing.runs import Runs, log
+
+SEES = """
+    import json, os, socket
+    from mpi4py import MPI
+    world = MPI.COMM_WORLD
+    node = os.environ["SIMGRID_ML_NODE"]
+    with open(f"/dev/shm/of-{node}", "w") as stream:
+        stream.write("x" * 1000)
+    world.Barrier()
+    print(json.dumps({
+        "host": socket.gethostname(),
+        "uname": os.uname().nodename,
+        "pid1": open("/proc/1/cmdline").read().split("\\0")[3:4],
+        "shm": sorted(name for name in os.listdir("/dev/shm") if name.startswith("of-")),
+        "shm_bytes": os.statvfs("/dev/shm").f_frsize * os.statvfs("/dev/shm").f_blocks,
+        "tmp": os.environ["TMPDIR"],
+        "sum": world.allreduce(world.rank),
+        "uid": os.getuid(),
+    }))
+    world.Barrier()
+    os.unlink(f"/dev/shm/of-{node}") if world.rank % 2 == 0 else None
+"""
+
+
+@pytest.fixture(params=["full", "hostname", "none"])
+def isolation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", request.param)
+    return str(request.param)
+
+
+def test_ranks_have_their_node_s_name_and_the_same_result_on_every_rung(
+    workspace: Runs, isolation: str
+) -> None:
+    record = workspace.completed(SEES, mpi=(2, 2), shm_size_bytes=64 * 2**20)
+    info = record.document(wire.PLACEMENT)["node_info"]["node1"]
+    assert (
+        info["isolation"]
+        == {
+            "full": ["hostname", "pid", "mount", "ipc"],
+            "hostname": ["hostname"],
+            "none": [],
+        }[isolation]
+    )
+    for rank in range(4):
+        seen = json.loads(log(record, rank))
+        node = f"node{rank // 2}"
+        assert (seen["host"], seen["uname"], seen["sum"]) == (node, node, 6)
+        if isolation == "full":
+            assert seen["shm"] == [f"of-{node}"]
+            assert seen["shm_bytes"] == 64 * 2**20
+            assert seen["pid1"][0].endswith("agent.py")
+
+
+def test_what_one_run_leaves_in_shared_memory_no_other_run_sees(workspace: Runs) -> None:
+    workspace.completed("open('/dev/shm/left-behind', 'w').write('x')")
+    record = workspace.completed(
+        "import os; print(os.path.exists('/dev/shm/left-behind'))", mpi=(1, 1)
+    )
+    assert log(record) == "False\n"
+    assert not os.path.exists("/dev/shm/left-behind")
+
+
+NOBODY = """
+import json, os, sys
+from simgrid_ml.spec.job import EnvironmentSpec
+from simgrid_ml.testing.leaks import nothing_left
+from simgrid_ml.testing.runs import Runs, log, story
+folder, interpreter, script = sys.argv[1:]
+assert os.getuid() == 65534
+with nothing_left(folder):
+    record = Runs(folder, EnvironmentSpec(interpreter=interpreter)).completed(script, mpi=(2, 2))
+placed = record.document("placement.json")
+print(json.dumps([placed["node_info"]["node1"], log(record, 3), story(record)]))
+"""
+
+REACHABLE = """
+set -e
+umask 022
+hold=$(mktemp -d)
+trap 'rmdir "$hold" 2>/dev/null || true' EXIT
+top=$1; shift
+if [ -n "$top" ]; then
+    mount --bind "$top" "$hold"
+    mount -t tmpfs -o mode=755 none "$top"
+    while [ "$1" != -- ]; do
+        mkdir -p "$1"
+        mount --bind "$hold${1#"$top"}" "$1"
+        shift
+    done
+    umount -l "$hold"
+else
+    while [ "$1" != -- ]; do shift; done
+fi
+shift
+setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("isolation", ["full", "hostname", "none"])
+def test_a_user_without_privileges_gets_the_same(
+    tmp_path: Path,
+    workspace: Runs,
+    isolation: str,
+) -> None:
+    interpreter = ensure(workspace.environment).python
+    folder = _public_folder(tmp_path)
+    try:
+        argv = [sys.executable, "-c", NOBODY, str(folder), interpreter, SEES]
+        answer = _as_nobody(argv, folder, isolation, interpreter)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        info, said, story_ = json.loads(answer.stdout)
+        seen = json.loads(said)
+        assert (seen["uid"], seen["host"], seen["sum"]) == (65534, "node1", 6), story_
+        if not info["limits"]:
+            assert ("mount" in info["isolation"]) == (isolation == "full"), story_
+        if isolation == "full" and not info["limits"]:
+            assert seen["shm"] == ["of-node1"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _public_folder(tmp_path: Path) -> Path:
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="simgrid-ml-nobody-"))
+    os.chown(folder, 65534, 65534)
+    return folder
+
+
+def _as_nobody(
+    argv: list[str], folder: Path, isolation: str, interpreter: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``argv`` as the user nobody, who may look into all that is needed for it.
+
+    A home of root's is closed to others. In a mount namespace of its own an open folder takes its
+    place, with what is needed from it.
+    """
+    package = os.path.dirname(os.path.dirname(simgrid_ml.__file__))
+    prefix = os.path.dirname(os.path.dirname(interpreter))
+    real = [
+        os.path.dirname(os.path.dirname(os.path.realpath(p))) for p in (sys.executable, interpreter)
+    ]
+    needed = dict.fromkeys([package, sys.prefix, prefix, *real])
+    closed = {path: top for path in needed if (top := _closed(path)) is not None}
+    tops = sorted(set(closed.values()))
+    if len(tops) > 1:
+        pytest.skip(f"too many closed folders: {tops}")
+    keep = sorted(closed)
+    keep = [path for path in keep if not any(path.startswith(k + "/") for k in keep)]
+    environment = {
+        "HOME": str(folder),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": package,
+        "SIMGRID_ML_HOME": str(folder / "home"),
+        "SIMGRID_ML_CACHE": str(folder / "cache"),
+        "SIMGRID_ML_ISOLATION": isolation,
+    }
+    script = ["sh", "-c", REACHABLE, "sh", tops[0] if tops else "", *keep, "--", *argv]
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", *script],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _closed(path: str) -> str | None:
+    """The first folder on the way to ``path`` that others may not enter."""
+    for parent in [*reversed(Path(path).parents), Path(path)]:
+        if not parent.stat().st_mode & 0o001:
+            return str(parent)
+    return None
