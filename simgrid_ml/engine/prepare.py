@@ -125,11 +125,12 @@ def _write_attributes(
 
 
 def _provenance(taken: snapshot.Snapshot) -> dict[str, Any]:
+    host = os.uname()  # platform.platform() starts a process
     return {
         "argv": sys.argv,
         "cwd": os.getcwd(),
-        "host": platform.node(),
-        "platform": platform.platform(),
+        "host": host.nodename,
+        "platform": f"{host.sysname}-{host.release}-{host.machine}",
         "python": platform.python_version(),
         "simgrid_ml": __version__,
         "snapshot": {"id": taken.id, "files": taken.files, "bytes": taken.bytes},
