@@ -90,7 +90,7 @@ def ensure(
         EnvironmentBuildError: anything else; nothing is published then.
     """
     if spec.interpreter is not None:
-        return _given(spec.interpreter)
+        return _given(spec.interpreter, cancel)
     store = cache or Cache.default()
     host = Host.here()
     indexes = configured()
@@ -147,26 +147,29 @@ def _published(
     )
 
 
-def _given(interpreter: str) -> BuiltEnvironment:
+def _given(interpreter: str, cancel: threading.Event | None) -> BuiltEnvironment:
     """The user's own Python (``user_managed``): used as it is, only looked at."""
     remedy = "give the path of a Python 3.8 or later, for example " + sys.executable
     import shutil
-    import subprocess
+
+    from simgrid_ml.environments.process import BuildLog, Commands
 
     path = shutil.which(os.path.expanduser(interpreter))
     if path is None:
         raise EnvironmentBuildError(
             f"the interpreter {interpreter} does not exist or cannot be executed", remedy=remedy
         )
+    commands = Commands(BuildLog(None), cancel)  # it may hang, or start what does
+    finished = commands.run([path, "-c", _PROBE], environment=os.environ, deadline_s=60)
     try:
-        answer = subprocess.run(
-            [path, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False
+        version, python, packages = json.loads(
+            next(line for line in reversed(finished.tail) if line.startswith("[["))
         )
-        version, python, packages = json.loads(answer.stdout.strip().splitlines()[-1])
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired) as error:
-        said = getattr(locals().get("answer"), "stderr", "") or str(error)
+    except (ValueError, StopIteration) as error:
         raise EnvironmentBuildError(
-            f"the interpreter {interpreter} does not run Python", evidence=said, remedy=remedy
+            f"the interpreter {interpreter} does not run Python",
+            evidence=finished.evidence(),
+            remedy=remedy,
         ) from error
     if tuple(version[:2]) < _OLDEST_PYTHON:
         raise EnvironmentBuildError(
