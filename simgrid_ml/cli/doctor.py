@@ -106,9 +106,9 @@ def _uv() -> Iterator[Answer]:
 def _compiler() -> Iterator[Answer]:
     import sysconfig
 
-    from simgrid_ml.environments.cache import Cache
+    from simgrid_ml.cli.demo import has_compiled_horovod
 
-    built = any((Cache.default().root / "wheels").glob("*/horovod-*.whl"))
+    built = has_compiled_horovod()
     spare = "not needed: a compiled Horovod is in the cache"
     names = filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++"))
     found = next((path for name in names if (path := shutil.which(name))), None)

@@ -22,6 +22,7 @@ from simgrid_ml.units import format_seconds
 __all__ = ["LinePrinter", "prefix_of", "watch"]
 
 REPAINT_S = 0.1
+LONG_S = 1.0
 _STEP = re.compile(r"\s*\[[^\]]*\]\s*\Z")  # how far a step is: ``compiling [ 40 %]``
 CLOSING = re.compile(
     r"The (activity|experiment) completed successfully\. Finalizing run\.\.\.\Z"
@@ -166,11 +167,12 @@ class _Stages:
             self.screen.line(f"  {_STEP.sub('', text)}")
 
     def _end_step(self, at: float) -> None:
+        """On a terminal the live line told of the step; what took long stays to be read."""
         if self._step is not None and self.screen.is_live:
-            text, since = self._step
-            self.screen.line(
-                self.screen.style(f"  {text} · {format_seconds(at - since)}", dim=True)
-            )
+            text, since = _STEP.sub("", self._step[0]), self._step[1]
+            if at - since >= LONG_S:
+                told = f"  {text} · {format_seconds(at - since)}"
+                self.screen.line(self.screen.style(told, dim=True))
         self._step = None
 
     def _end_stage(self, at: float) -> None:
