@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from simgrid_ml.azure.errors import not_emulated
 
-__all__ = ["EMULATED", "MEMBERS", "MISSING", "getter", "missing_member", "render"]
+__all__ = ["EMULATED", "MEMBERS", "MISSING", "PARTLY", "getter", "missing_member", "render"]
 
 _DEPLOY = "deployment is not emulated, training is"
 _DATA = "datasets and datastores: planned"
@@ -243,6 +243,20 @@ MISSING: Mapping[str, Mapping[str, str]] = {
 }
 """Module of the SDK → name → why it is missing."""
 
+_DESCRIBED = ("partly", "can be described as in the SDK; submitting it raises `NotEmulated`")
+
+PARTLY: Mapping[str, Tuple[str, str]] = {
+    "Chainer": ("planned", "can be imported; its constructor raises `NotEmulated`"),
+    "TensorFlow": ("planned", "can be imported; its constructor raises `NotEmulated`"),
+    "Gloo": _DESCRIBED,
+    "Nccl": _DESCRIBED,
+    "ParallelTaskConfiguration": _DESCRIBED,
+    "ParameterServer": _DESCRIBED,
+    "PyTorchConfiguration": _DESCRIBED,
+    "TensorflowConfiguration": _DESCRIBED,
+}
+"""Names that are there and do not go all the way: how far, and a note."""
+
 MEMBERS: Mapping[str, Mapping[str, str]] = {
     "AmlCompute": {
         "add_identity": _CLOUD,
@@ -351,7 +365,7 @@ def render() -> str:
 
 def _rows(module: str) -> List[Tuple[str, str, str]]:
     public = [name for name in EMULATED.get(module, {}) if not name.startswith("_")]
-    rows = [(name, "yes", "") for name in public]
+    rows = [(name, *PARTLY.get(name, ("yes", ""))) for name in public]
     rows += [
         (name, "planned" if why in _LATER else "no", why)
         for name, why in MISSING.get(module, {}).items()

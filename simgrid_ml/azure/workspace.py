@@ -116,7 +116,7 @@ class Workspace:
             return Workspace.local()
         try:
             with open(found, encoding="utf-8") as stream:
-                config = json.load(stream)
+                config = dict(json.load(stream))
             names = _from_scope(config) or [
                 config[key] for key in ("subscription_id", "resource_group", "workspace_name")
             ]

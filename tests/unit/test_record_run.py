@@ -34,6 +34,13 @@ def held(record):
     lock.close()
 
 
+@pytest.fixture
+def abandoned(record):
+    """Its supervisor took the lock and is gone."""
+    RunLock.take(record.path).close()
+    return record
+
+
 # -- states ---------------------------------------------------------------------------------
 # The story as people tell it, written down a second time.
 FORWARD = [S.NOT_STARTED, S.PREPARING, S.QUEUED, S.RUNNING, S.FINALIZING, S.COMPLETED]
@@ -108,8 +115,12 @@ TestStates.settings = settings(
 )
 
 
-def test_a_run_nobody_supervises_is_not_responding(record):
-    assert record.state is S.NOT_RESPONDING
+def test_a_run_whose_supervisor_is_gone_is_not_responding(abandoned):
+    assert abandoned.state is S.NOT_RESPONDING
+
+
+def test_a_run_that_is_being_created_is_not_given_up(record):
+    assert record.state is S.NOT_STARTED
 
 
 def test_cancelling_a_supervised_run_only_asks(held):
@@ -338,9 +349,9 @@ def test_only_the_logs_asked_for_are_followed(held):
     ]
 
 
-def test_following_ends_when_the_supervisor_is_gone(record):
-    append(record, LOG, b"x")
-    assert list(follow(record)) == [(LOG, b"x")]
+def test_following_ends_when_the_supervisor_is_gone(abandoned):
+    append(abandoned, LOG, b"x")
+    assert list(follow(abandoned)) == [(LOG, b"x")]
 
 
 def test_a_log_collected_while_it_is_followed_comes_once(held):
@@ -372,8 +383,8 @@ def test_waiting_gives_up_at_the_deadline_with_the_state_as_it_is(held):
     assert wait_state(held, 0.0) is S.NOT_STARTED
 
 
-def test_waiting_sees_a_supervisor_that_went_without_a_word(record):
-    assert wait_state(record, 10) is S.NOT_RESPONDING
+def test_waiting_sees_a_supervisor_that_went_without_a_word(abandoned):
+    assert wait_state(abandoned, 10) is S.NOT_RESPONDING
 
 
 def test_followers_leave_no_descriptor_open(held):

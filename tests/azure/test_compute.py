@@ -1,0 +1,246 @@
+"""``ComputeTarget`` and ``AmlCompute``."""
+
+import pytest
+
+from simgrid_ml.azure import AmlCompute, ComputeTarget, Workspace
+from simgrid_ml.azure.compute import stored_spec
+from simgrid_ml.azure.errors import ComputeTargetException, UserErrorException
+from simgrid_ml.errors import NotEmulated
+from simgrid_ml.record.run import RunLock, RunState
+from simgrid_ml.spec.cluster import Era, WorkingDirectory
+
+S = RunState
+
+
+@pytest.fixture
+def ws():
+    return Workspace.local()
+
+
+@pytest.fixture
+def gpu(ws):
+    config = AmlCompute.provisioning_configuration(vm_size="STANDARD_NC6", max_nodes=4)
+    return ComputeTarget.create(ws, "gpucluster", config)
+
+
+def test_a_missing_target_is_an_exception_that_begins_as_azures(ws):
+    with pytest.raises(ComputeTargetException) as caught:
+        ComputeTarget(workspace=ws, name="gpucluster")
+    assert caught.value.message.startswith("ComputeTargetNotFound")
+
+
+def test_find_or_create_gives_an_amlcompute(ws, gpu):
+    found = ComputeTarget(workspace=ws, name="gpucluster")
+    assert isinstance(found, AmlCompute)
+    assert type(AmlCompute(ws, "gpucluster")) is AmlCompute
+    assert (found.name, found.type, found.vm_size) == ("gpucluster", "AmlCompute", "STANDARD_NC6")
+    assert [target.name for target in ComputeTarget.list(ws)] == ["gpucluster"]
+
+
+def test_a_cluster_without_minimum_is_complete_at_once(gpu, capsys):
+    gpu.wait_for_completion(show_output=True, min_node_count=None, timeout_in_minutes=20)
+    assert capsys.readouterr().out == (
+        "Creating.\nSucceeded\nAmlCompute wait for completion finished\n\n"
+        "Minimum number of nodes requested have been provisioned\n"
+    )
+    gpu.wait_for_completion()
+    assert capsys.readouterr().out == ""
+
+
+def test_more_nodes_than_the_minimum_come_with_runs_only_and_a_timeout_does_not_raise(gpu, capsys):
+    gpu.wait_for_completion(show_output=True, min_node_count=2)
+    out = capsys.readouterr().out
+    assert "Wait timeout has been reached\n" in out
+    assert '"Succeeded" and current node count is "0"' in out
+
+
+def test_the_status_has_the_services_keys(gpu):
+    found = gpu.get_status().serialize()
+    times = ("allocationStateTransitionTime", "creationTime", "modifiedTime")
+    assert all(found.pop(key).startswith("20") for key in times)
+    assert found == {
+        "currentNodeCount": 0,
+        "targetNodeCount": 0,
+        "nodeStateCounts": {
+            "preparingNodeCount": 0,
+            "runningNodeCount": 0,
+            "idleNodeCount": 0,
+            "unusableNodeCount": 0,
+            "leavingNodeCount": 0,
+            "preemptedNodeCount": 0,
+        },
+        "allocationState": "Steady",
+        "errors": None,
+        "provisioningState": "Succeeded",
+        "provisioningStateTransitionTime": None,
+        "scaleSettings": {
+            "minNodeCount": 0,
+            "maxNodeCount": 4,
+            "nodeIdleTimeBeforeScaleDown": "PT1800S",
+        },
+        "vmPriority": "Dedicated",
+        "vmSize": "STANDARD_NC6",
+    }
+
+
+def test_nodes_and_runs_are_those_of_the_runs_that_go_on(ws, gpu):
+    spec = {"cluster": {"name": "gpucluster"}, "job": {"distribution": {"nodes": 2}}}
+    record = ws._store.create("e", spec)
+    lock = RunLock.take(record.path)
+    status = gpu.get_status()
+    assert (status.allocation_state, status.target_node_count) == ("Resizing", 2)
+    assert gpu.list_nodes() == []
+    for state in (S.PREPARING, S.QUEUED, S.RUNNING):
+        record.advance(state)
+    assert gpu.get_status().node_state_counts.running_node_count == 2
+    assert [node["nodeState"] for node in gpu.list_nodes()] == ["running", "running"]
+    assert [run.id for run in gpu.get_active_runs()] == [record.id]
+    record.advance(S.FAILED)
+    lock.close()
+    assert gpu.get_status().current_node_count == 0
+    assert list(gpu.get_active_runs()) == []
+
+
+def test_idle_nodes_of_the_minimum_are_counted(ws):
+    config = AmlCompute.provisioning_configuration(min_nodes=2, max_nodes=4)
+    status = ComputeTarget.create(ws, "warm", config).get_status()
+    assert (status.current_node_count, status.node_state_counts.idle_node_count) == (2, 2)
+
+
+def test_the_scale_can_be_changed(ws, gpu):
+    gpu.update(min_nodes=1, max_nodes=8, idle_seconds_before_scaledown=60)
+    again = ComputeTarget(ws, "gpucluster").scale_settings
+    assert again.serialize() == {
+        "minNodeCount": 1,
+        "maxNodeCount": 8,
+        "nodeIdleTimeBeforeScaleDown": "PT60S",
+    }
+    gpu.update()
+    with pytest.raises(ComputeTargetException):
+        gpu.update(max_nodes=0)
+    assert ComputeTarget(ws, "gpucluster").scale_settings.maximum_node_count == 8
+
+
+def test_a_deleted_target_is_gone_and_cannot_be_detached_before(ws, gpu):
+    with pytest.raises(ComputeTargetException, match="Detach is not supported"):
+        gpu.detach()
+    gpu.delete()
+    for gone in (gpu.delete, gpu.refresh_state, gpu.get_status):
+        with pytest.raises(ComputeTargetException):
+            gone()
+
+
+@pytest.mark.parametrize("name", ["amlcompute", "LOCAL", "ContainerInstance"])
+def test_reserved_names_are_refused(ws, name):
+    with pytest.raises(UserErrorException, match="reserved name"):
+        ComputeTarget.create(ws, name, AmlCompute.provisioning_configuration(max_nodes=1))
+
+
+@pytest.mark.parametrize("name", ["", "a", "1abc", "a_b", "x" * 25, "a/b", "../x", "gpu-"])
+def test_names_outside_the_rule_are_refused(ws, name):
+    with pytest.raises(ComputeTargetException, match="cannot name"):
+        ComputeTarget.create(ws, name, AmlCompute.provisioning_configuration(max_nodes=1))
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu-cluster", "gpu-4x", "abc-1-d", "x" * 24, "c-1"])
+def test_names_inside_either_rule_are_taken(ws, name):
+    config = AmlCompute.provisioning_configuration(max_nodes=1)
+    assert ComputeTarget.create(ws, name, config).name == name
+
+
+SSH = {"admin_username": "me", "admin_user_ssh_key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({}, "max nodes count is mandatory"),
+        ({"max_nodes": -1}, "greater than or equal to 0"),
+        ({"max_nodes": 1, "min_nodes": 2}, "equal to min nodes count"),
+        ({"max_nodes": 1, "vnet_name": "v"}, "virtual net"),
+        ({"max_nodes": 1, "admin_user_password": "aB1"}, "admin username"),
+        ({"max_nodes": 1, "admin_username": "me"}, "no password or key"),
+        ({"max_nodes": 1, "admin_username": "me", "admin_user_password": "aB"}, "3 of the"),
+        ({"max_nodes": 1, "identity_type": "Other"}, "identity_type"),
+        ({"max_nodes": 1, "identity_id": ["x"]}, "identity_id"),
+        ({"max_nodes": 1, "identity_type": "UserAssigned"}, "identity_id"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(kwargs, says):
+    with pytest.raises(ComputeTargetException, match=says):
+        AmlCompute.provisioning_configuration(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"max_nodes": 0},
+        {"max_nodes": 1, "min_nodes": None},
+        {"max_nodes": 1, **SSH},
+        {"max_nodes": 1, "admin_username": "me", "admin_user_password": "aB1"},
+        {"max_nodes": 1, "vnet_name": "v", "vnet_resourcegroup_name": "g", "subnet_name": "s"},
+        {"max_nodes": 1, "vm_priority": "lowpriority"},
+    ],
+)
+def test_a_configuration_that_fits_is_taken(kwargs):
+    AmlCompute.provisioning_configuration(**kwargs)
+
+
+def test_a_cluster_without_nodes_cannot_be_emulated(ws):
+    with pytest.raises(ComputeTargetException, match="max_nodes"):
+        ComputeTarget.create(ws, "none", AmlCompute.provisioning_configuration(max_nodes=0))
+
+
+def test_tags_choose_what_is_emulated(ws):
+    config = AmlCompute.provisioning_configuration(
+        max_nodes=2,
+        tags={
+            "team": "x",
+            "simgrid-ml.era": "E3",
+            "simgrid-ml.backend": "process",
+            "simgrid-ml.working_directory": "shared",
+        },
+    )
+    assert ComputeTarget.create(ws, "tagged", config).tags["team"] == "x"
+    spec = stored_spec(ws, "tagged")
+    assert (spec.era, spec.working_directory) == (Era.E3, WorkingDirectory.SHARED)
+
+
+@pytest.mark.parametrize("tags", [{"simgrid-ml.era": "E9"}, {"simgrid-ml.colour": "red"}])
+def test_a_tag_of_ours_that_is_wrong_is_refused(ws, tags):
+    config = AmlCompute.provisioning_configuration(max_nodes=2, tags=tags)
+    with pytest.raises(ComputeTargetException):
+        ComputeTarget.create(ws, "tagged", config)
+
+
+def test_a_password_is_not_kept(ws):
+    config = AmlCompute.provisioning_configuration(
+        max_nodes=1, admin_username="me", admin_user_password="Secret1"
+    )
+    ComputeTarget.create(ws, "gpu", config)
+    assert "Secret1" not in str(ws._store.clusters())
+
+
+def test_sizes_are_listed_as_the_service_lists_them(ws):
+    sizes = {size["name"].lower(): size for size in AmlCompute.supported_vmsizes(ws)}
+    assert sizes["standard_nc6"] == {
+        "name": "Standard_NC6",
+        "vCPUs": 6,
+        "gpus": 1,
+        "memoryGB": 56,
+        "maxResourceVolumeMB": 340 * 1024,
+    }
+
+
+def test_what_cannot_be_attached_says_so(ws):
+    with pytest.raises(NotEmulated):
+        ComputeTarget.attach(ws, "vm", object())
+    with pytest.raises(NotEmulated, match="object"):
+        ComputeTarget.create(ws, "vm", object())
+
+
+def test_the_description_of_a_target_is_the_services(gpu):
+    found = gpu.serialize()
+    assert found["properties"]["computeType"] == "AmlCompute"
+    assert found["properties"]["properties"]["vmSize"] == "STANDARD_NC6"
+    assert gpu.get()["name"] == "gpucluster"

@@ -1,0 +1,71 @@
+"""The page of what is emulated is current, and true."""
+
+from pathlib import Path
+
+import pytest
+
+import simgrid_ml
+from simgrid_ml import azure
+from simgrid_ml.azure import coverage, dnn
+from simgrid_ml.azure.errors import COVERAGE_PAGE
+from simgrid_ml.errors import NotEmulated
+
+PAGE = Path(simgrid_ml.__file__).parent.parent / COVERAGE_PAGE
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="installed without the documentation")
+def test_the_page_is_current():
+    assert PAGE.read_text() == coverage.render(), (
+        "run: python -m simgrid_ml.azure.coverage > docs/coverage.md"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, (word, _) in coverage.PARTLY.items() if word != "partly"]
+)
+def test_a_class_said_to_be_only_a_name_cannot_be_made(name):
+    with pytest.raises(NotEmulated):
+        getattr(dnn, name)(".", compute_target="local", entry_script="train.py")
+
+
+def test_no_name_is_both_emulated_and_missing():
+    for module, names in coverage.MISSING.items():
+        assert not set(names) & set(coverage.EMULATED.get(module, {})), module
+
+
+def instance(kind: str) -> object:
+    ws = azure.Workspace.local()
+    if kind == "Workspace":
+        return ws
+    if kind == "Experiment":
+        return azure.Experiment(ws, "e")
+    if kind == "AmlCompute":
+        config = azure.AmlCompute.provisioning_configuration(max_nodes=1)
+        return azure.ComputeTarget.create(ws, "gpu", config)
+    if kind == "Model":
+        return azure.Model._put(ws, "m", [])
+    run = azure.Experiment(ws, "e").start_logging(snapshot_directory=None)
+    run.complete()
+    return run
+
+
+ARGUMENTS = {
+    "add_dataset_references": [[]],
+    "add_identity": ["SystemAssigned"],
+    "attach": [None, "x", None],
+    "from_directory": ["."],
+    "get_secret": ["x"],
+    "get_secrets": [["x"]],
+    "list_quotas": [None],
+    "list_usages": [None],
+    "update_quotas": [None, "x"],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "member"), [(kind, m) for kind, names in coverage.MEMBERS.items() for m in names]
+)
+def test_every_member_said_to_be_missing_raises(kind, member):
+    with pytest.raises(NotEmulated):
+        found = getattr(instance(kind), member)
+        found(*ARGUMENTS.get(member, []))
