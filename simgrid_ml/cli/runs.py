@@ -56,7 +56,7 @@ def _coloured(state: RunState) -> str:
 
 
 def _when(seconds: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+    return time.strftime("%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
 
 
 @runs.command("list")
@@ -109,7 +109,7 @@ def list_(
                 format_seconds(told["duration_s"]),
             )
         )
-    print_table(("run", "state", "nodes x processes", "submitted", "took"), rows)
+    print_table(("run", "state", "nodes x ranks", "submitted", "took"), rows)
     if more:
         click.echo(f"The newest {limit}; `--all` shows every run.")
 
