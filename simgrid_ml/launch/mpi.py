@@ -7,6 +7,10 @@ nodes on two cores, 8 B allreduce or MPI_Init (``benchmarks/overhead`` repeats i
   core 0, so all nodes queue for one core (900x);
 * ``mpi_yield_when_idle``: a node sees fewer ranks than cores and spins while it waits (435x);
 * ``btl self,sm,tcp``: probing the other transports costs a second of MPI_Init (6.7x).
+
+A variable of the job named ``SIMGRID_ML_MCA_<parameter>`` replaces a setting or adds one, and takes
+it away if empty; ``bind_to`` stands for the option. Open MPI's own ``OMPI_MCA_*`` cannot: what is
+said on its command line wins over them.
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ from simgrid_ml.launch.plan import Command, LaunchPlan, Tools
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement
 
-__all__ = ["plan"]
+__all__ = ["OVERRIDE", "plan"]
+
+OVERRIDE = "SIMGRID_ML_MCA_"
+_BIND = "bind-to"
 
 
 def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
@@ -26,11 +33,17 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
     nodes = placement.nodes
     per_node = job.distribution.processes_per_node
     settings = {
+        _BIND: "none",
         "btl": "self,sm,tcp",
         "pml": "ob1",
         "btl_tcp_if_include": tools.interface,
         "mpi_yield_when_idle": "1" if placement.shares_cores else "0",
     }
+    for name, value in job.variables.items():
+        if name.startswith(OVERRIDE):
+            settings[name[len(OVERRIDE) :].replace("bind_to", _BIND)] = value
+    settings = {name: value for name, value in settings.items() if value}
+    parameters = {name: value for name, value in settings.items() if name != _BIND}
     runtime = {
         "plm": "ssh",
         "plm_ssh_agent": tools.rsh_name,
@@ -44,9 +57,8 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
         *(["--allow-run-as-root"] if tools.is_root else []),
         "--leave-session-attached",
         *_pairs("--prtemca", runtime),
-        *_pairs("--mca", settings),
-        "--bind-to",
-        "none",
+        *_pairs("--mca", parameters),
+        *(["--bind-to", settings[_BIND]] if _BIND in settings else []),
         "--map-by",
         f"ppr:{per_node}:node:oversubscribe",
         "--host",
@@ -59,7 +71,7 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
         (Command("mpirun", nodes[0], tuple(argv), log="mpirun"),),
         frozenset({"mpirun"}),
         abort_on_error=True,
-        settings={**settings, "bind-to": "none"},
+        settings=settings,
     )
 
 

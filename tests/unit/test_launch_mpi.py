@@ -91,3 +91,26 @@ def test_a_plain_job_is_one_decisive_command_per_node() -> None:
     ]
     assert plan.decisive == {"rank-0", "rank-1"}
     assert not plan.abort_on_error
+
+
+def test_a_variable_of_the_job_replaces_adds_or_takes_away_a_setting() -> None:
+    job = JobSpec(
+        source="/s",
+        entry_script="t.py",
+        distribution=Mpi(nodes=2),
+        variables={
+            "SIMGRID_ML_MCA_btl": "self,tcp",
+            "SIMGRID_ML_MCA_coll": "^han",
+            "SIMGRID_ML_MCA_pml": "",
+            "SIMGRID_ML_MCA_bind_to": "core",
+        },
+    )
+    plan = mpi.plan(job, place(job, ClusterSpec(name="c"), HostInventory(2, 2**30)), TOOLS)
+    argv = plan.commands[0].argv
+    given_mca = {argv[i + 1]: argv[i + 2] for i, word in enumerate(argv) if word == "--mca"}
+    assert given_mca["btl"] == "self,tcp"
+    assert given_mca["coll"] == "^han"
+    assert "pml" not in given_mca
+    assert argv[argv.index("--bind-to") + 1] == "core"
+    assert "bind_to" not in given_mca
+    assert plan.settings["bind-to"] == "core"

@@ -1,0 +1,1 @@
+"""Measurements of simgrid-ml against promises and against the same thing without it."""

@@ -1,0 +1,1 @@
+"""What simgrid-ml costs over doing the same by hand."""
