@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 from simgrid_ml.azure.errors import not_emulated
 
-__all__ = ["EMULATED", "MEMBERS", "MISSING", "PARTLY", "getter", "missing_member", "render"]
+__all__ = ["EMULATED", "MEMBERS", "MISSING", "PARTLY", "Gaps", "getter", "missing_member", "render"]
 
 _DEPLOY = "deployment is not emulated, training is"
 _DATA = "datasets and datastores: planned"
@@ -333,13 +333,24 @@ def getter(module: str) -> Callable[[str], Any]:
     return find
 
 
+class Gaps(type):
+    """Metaclass whose classes refuse what the SDK's have and they have not: ``Run.x``."""
+
+    def __getattr__(cls, name: str) -> Any:
+        return _refuse(cls, name)
+
+
 def missing_member(thing: object, name: str) -> Any:
     """The ``__getattr__`` of our classes: a member of the SDK's is refused, any other unknown."""
-    for kind in type(thing).__mro__:
-        reason = MEMBERS.get(kind.__name__, {}).get(name)
+    return _refuse(type(thing), name)
+
+
+def _refuse(kind: type, name: str) -> Any:
+    for base in kind.__mro__:
+        reason = MEMBERS.get(base.__name__, {}).get(name)
         if reason is not None:
-            raise not_emulated(f"{kind.__name__}.{name}", remedy=reason, later=reason in _LATER)
-    raise AttributeError(f"{type(thing).__name__!r} object has no attribute {name!r}")
+            raise not_emulated(f"{base.__name__}.{name}", remedy=reason, later=reason in _LATER)
+    raise AttributeError(f"{kind.__name__!r} has no attribute {name!r}")
 
 
 def render() -> str:

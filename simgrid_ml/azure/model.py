@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from simgrid_ml import wire
-from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     ModelNotFoundException,
     UserErrorException,
@@ -38,7 +38,7 @@ def check_model_name(name: str) -> None:
         )
 
 
-class Model:
+class Model(metaclass=Gaps):
     """A registered model, found by name (the newest version) or by id ``name:version``.
 
     Raises:

@@ -28,7 +28,7 @@ from typing import (
 
 from simgrid_ml import wire
 from simgrid_ml.azure import details, files, interactive
-from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     ActivityFailedException,
     AzureMLException,
@@ -55,7 +55,7 @@ _MAX_CHILDREN = 100
 _UNSET_ERROR = "Detailed error not set on the Run. Please check the logs for details."
 
 
-class Run:
+class Run(metaclass=Gaps):
     """One run of an experiment.
 
     Args:
@@ -666,11 +666,13 @@ class Run:
             if recursive:
                 yield from child.get_children(True, tags, properties, type, status)
 
-    def submit_child(self, config: Any, tags: Optional[Mapping[str, Any]] = None, **kw: Any) -> Run:
+    def submit_child(
+        self, config: Any, tags: Optional[Mapping[str, Any]] = None, **kwargs: Any
+    ) -> Run:
         """Submit a job as a child of this run; from the driver only."""
         if os.environ.get(wire.RUN_DIR_VARIABLE):
             raise not_emulated("submitting a run from inside a run")
-        child: Run = self.experiment._submit(config, tags, {"parent": self.id}, kw)
+        child: Run = self.experiment._submit(config, tags, {"parent": self.id}, kwargs)
         return child
 
     # -- source and environment ------------------------------------------------------------

@@ -13,7 +13,7 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from simgrid_ml import wire
-from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     UserErrorException,
     WorkspaceException,
@@ -37,7 +37,7 @@ _CONFIG_FOLDERS = (".azureml", "aml_config", "")
 _log = logging.getLogger("azureml.core.workspace")
 
 
-class Workspace:
+class Workspace(metaclass=Gaps):
     """The workspace ``workspace_name``.
 
     Args:
@@ -63,22 +63,30 @@ class Workspace:
         sku: str = "basic",
         tags: Optional[Mapping[str, str]] = None,
         _cloud: str = "AzureCloud",
-        **kwargs: Any,
     ) -> None:
-        given: Optional[RunStore] = kwargs.pop("_store", None)
-        if given is None and not _NAME.match(workspace_name or ""):
+        if not _NAME.match(workspace_name or ""):
             raise UserErrorException(
                 f"{workspace_name!r} cannot name a workspace: use 3 to 33 letters, digits, "
                 "'-' and '_', first a letter or digit"
             )
-        self._store = given or RunStore.of_workspace(workspace_name)
-        self._name = workspace_name
-        self._about: Dict[str, Any] = {
-            "subscription_id": subscription_id or _NOBODY,
-            "resource_group": resource_group or _RESOURCE_GROUP,
-            "location": _location or _LOCATION,
+        about = {
+            "subscription_id": subscription_id,
+            "resource_group": resource_group,
+            "location": _location,
             "sku": sku,
             "tags": dict(tags or {}),
+        }
+        self._set(RunStore.of_workspace(workspace_name), workspace_name, about)
+
+    def _set(self, store: RunStore, name: str, about: Mapping[str, Any]) -> None:
+        self._store = store
+        self._name = name
+        self._about: Dict[str, Any] = {
+            "subscription_id": about.get("subscription_id") or _NOBODY,
+            "resource_group": about.get("resource_group") or _RESOURCE_GROUP,
+            "location": about.get("location") or _LOCATION,
+            "sku": about.get("sku") or "basic",
+            "tags": about.get("tags") or {},
         }
 
     # -- finding and making workspaces -----------------------------------------------------
@@ -216,14 +224,10 @@ class Workspace:
     def _of_run(cls, record: RunRecord) -> Workspace:
         """The workspace whose folder the run is in, also where ``$SIMGRID_ML_HOME`` is not set."""
         root = os.path.dirname(os.path.dirname(record.path))
+        workspace = cls.__new__(cls)
         about = record.spec().get("workspace") or {}
-        return cls(
-            about.get("subscription_id"),
-            about.get("resource_group"),
-            os.path.basename(root),
-            _location=about.get("location"),
-            _store=RunStore(root),
-        )
+        workspace._set(RunStore(root), os.path.basename(root), about)
+        return workspace
 
     def write_config(self, path: Optional[str] = None, file_name: Optional[str] = None) -> None:
         """Write ``.azureml/config.json`` below ``path`` or the current folder."""

@@ -167,11 +167,23 @@ def _ignore(source: str) -> tuple[_Ignore | None, bool]:
         import pathspec
 
         try:
-            spec: _Ignore = pathspec.GitIgnoreSpec.from_lines(lines)
+            spec: _Ignore = pathspec.PathSpec.from_lines(_pattern_class(), lines)
         except ValueError as error:
             raise SnapshotError(f"{name} of {source}: {error}") from error
         return spec, not any(line.startswith("!") for line in lines)
     return None, True
+
+
+def _pattern_class() -> Any:
+    """Git's patterns by themselves. The last one that fits decides, as in the SDK; git has finer
+    rules for files below a folder that a pattern names."""
+    try:
+        from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+    except ImportError:  # pathspec before 1.0
+        from pathspec.patterns.gitwildmatch import GitWildMatchPattern
+
+        return GitWildMatchPattern
+    return GitIgnoreSpecPattern
 
 
 def _walk(

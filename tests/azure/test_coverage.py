@@ -69,3 +69,9 @@ def test_every_member_said_to_be_missing_raises(kind, member):
     with pytest.raises(NotEmulated):
         found = getattr(instance(kind), member)
         found(*ARGUMENTS.get(member, []))
+
+
+def test_a_missing_member_is_refused_of_the_class_as_well():
+    with pytest.raises(NotEmulated):
+        azure.Workspace.DEFAULT_CPU_CLUSTER_CONFIGURATION  # noqa: B018
+    assert not hasattr(azure.Workspace, "nonsense")
