@@ -29,15 +29,19 @@ def check(run: RunRecord) -> Iterator[Finding]:
     yield _finding(
         "ranks.placement",
         displaced,
-        f"{total} tasks on {nodes} nodes, each where and as who it was placed",
-        f"of {total} tasks were not where or who they should be",
+        f"{_count(total, 'task')} on {_count(nodes, 'node')}, each where and as who it was placed",
+        f"of {_count(total, 'task')} not where or who they should be",
     )
     yield _finding(
         "ranks.ends",
         bad_ends,
-        f"{total} tasks ended with code 0",
-        f"of {total} tasks did not end with code 0",
+        f"{_count(total, 'task')} ended with code 0",
+        f"of {_count(total, 'task')} did not end with code 0",
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _finding(name: str, wrong: list[str], good: str, bad: str) -> Finding:

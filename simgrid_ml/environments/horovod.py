@@ -33,6 +33,7 @@ __all__ = ["HorovodWheel"]
 RECIPE = 2
 _TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
+_ONCE = ", minutes the first time, then cached"
 
 _CXX_17 = ("CMAKE_CXX_STANDARD 14", "CMAKE_CXX_STANDARD 17")
 # Found from where the library lies, not where it was built: <env>/lib has libmpi.
@@ -140,9 +141,9 @@ class HorovodWheel:
             match = _STEP.match(line)
             if match:
                 done = 100 * int(match.group(1)) // int(match.group(2))
-                self.report(f"building horovod [{done}%]")
+                self.report(f"building horovod [{done}%]{_ONCE}")
 
-        self.report("building horovod [0%]")
+        self.report(f"building horovod [0%]{_ONCE}")
         finished = self.commands.run(
             [
                 *(python, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation"),

@@ -215,7 +215,7 @@ class Installer:
         words = line.split()
         if len(words) == 3 and words[0] == "Downloading":
             self.report(f"downloading {words[1]} {words[2]}")
-        elif words[:1] in (["Prepared"], ["Building"]):
+        elif words[:1] == ["Building"]:
             self.report(line.strip().lower())
 
 
