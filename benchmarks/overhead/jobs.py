@@ -71,9 +71,16 @@ class Bench:
         begun = time.time()
         record = self.submit(program, *arguments, **how)
         state = wait_state(record, _DEADLINE_S)
+        self.wait_until_gone(record)
         if not has_ended(state) or state is not RunState.COMPLETED:
             raise RuntimeError(f"run {record.path} is {state.value}: {record.error()}")
         return Ran(begun, log_lines(record), record)
+
+    @staticmethod
+    def wait_until_gone(record: RunRecord) -> None:
+        """The nodes vanish after the run has ended; nothing is measured meanwhile."""
+        while record.is_supervised():
+            time.sleep(0.005)
 
     def bare(
         self, program: str, *arguments: str, ranks: int, settings: Mapping[str, str] | None = None

@@ -33,6 +33,7 @@ def memory(
             finally:
                 record.request_cancel()
                 wait_state(record, 60)
+                bench.wait_until_gone(record)
             supervisors.setdefault(nodes, []).append(found["supervisor"][0]["rss"] / _MIB)
             if nodes == max(sizes):
                 for what, values in agents.items():

@@ -82,8 +82,7 @@ def launches(bench: Bench, count: int) -> Iterator[Result]:
         lingered = any(event["event"] == "launcher-lingers" for event in record.events())
         if state is not RunState.COMPLETED or lingered:
             hung.append(f"{nodes} nodes: {state.value}{', lingered' if lingered else ''}")
-        else:
-            bench.store.delete(record)
+        bench.wait_until_gone(record)
         if (number + 1) % 50 == 0:
             print(f"  {number + 1} launches, {len(hung)} hung", flush=True)
     yield Result(

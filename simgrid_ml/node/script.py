@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # typing would double the time until the user's first line
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["run"]
 
