@@ -28,6 +28,7 @@ TASKS = "tasks"  # what each task reported: one journal per task
 VERDICTS = "verdicts.json"
 TMP = "tmp"  # TMPDIR of everything in the run
 PYTHONPATH = "python"  # links to this package and to the azureml stand-in
+RESERVE = "reserve"  # given up at the end, so that a full disk has room for the last words
 SUPERVISOR_LOG = "supervisor.log"
 
 OUTPUTS = "outputs"  # ./outputs and ./logs of the user's working directory: Azure's special folders

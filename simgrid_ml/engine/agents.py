@@ -8,13 +8,14 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from simgrid_ml.errors import NodeError
 from simgrid_ml.node.protocol import address, encode
 
-__all__ = ["Process", "Switchboard"]
+__all__ = ["Killed", "Process", "Switchboard"]
 
 _LINE_LIMIT = 16 * 2**20  # a spawn message carries a whole environment
 
@@ -22,11 +23,13 @@ _LINE_LIMIT = 16 * 2**20  # a spawn message carries a whole environment
 class Process:
     """A command spawned on a node."""
 
-    def __init__(self, board: Switchboard, node: str, number: int) -> None:
+    def __init__(self, board: Switchboard, node: str, number: int, name: str) -> None:
         self._board = board
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.node = node
         self.number = number
+        self.name = name
+        self.is_behind_shell = False
         self.pid: int | None = None  # as the node sees it
 
     async def wait(self) -> int:
@@ -54,6 +57,14 @@ class Process:
         if not self._exited.done():
             self._exited.set_exception(error)
             self._exited.exception()  # somebody may never wait: that is fine
+
+
+class Killed(NamedTuple):
+    """A launcher's process that somebody ended by a signal."""
+
+    name: str
+    time_s: float
+    signal: int
 
 
 class Switchboard:
@@ -84,6 +95,8 @@ class Switchboard:
         self._arrived = asyncio.Condition()
         self._dismissed = False
         self._conversations: set[asyncio.Task[None]] = set()
+        self.killed: list[Killed] = []
+        """What was spawned under a name and ended by a signal, in order."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves with the name of the first node whose agent went away unasked."""
 
@@ -146,13 +159,14 @@ class Switchboard:
         argv: tuple[str, ...],
         environment: Mapping[str, str],
         *,
+        name: str = "",
         stdout: str,
         stderr: str | None = None,
         stdin: str | None = None,
         cwd: str | None = None,
     ) -> Process:
         """Start ``argv`` on ``node``; paths are those of the node, output is appended."""
-        process = Process(self, node, next(self._numbers))
+        process = Process(self, node, next(self._numbers), name)
         self._processes[process.number] = process
         told = self.tell(
             node,
@@ -209,7 +223,7 @@ class Switchboard:
                 if event["op"] == "spawned":
                     self._processes[event["id"]].pid = event["pid"]
                 elif event["op"] == "exited":
-                    self._processes.pop(event["id"]).settle(event["code"])
+                    self._note_end(self._processes.pop(event["id"]), event["code"])
         except ConnectionError:
             pass
         finally:
@@ -220,6 +234,14 @@ class Switchboard:
                     process.lose(_gone(node))
             if not self._dismissed and not self.lost.done():
                 self.lost.set_result(node)
+
+    def _note_end(self, process: Process, code: int) -> None:
+        number = -code
+        if process.is_behind_shell and code > 128:
+            number = code - 128
+        if process.name and number > 0:
+            self.killed.append(Killed(process.name, time.time(), number))
+        process.settle(code)
 
     async def _serve_client(
         self, message: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -234,11 +256,13 @@ class Switchboard:
             node,
             tuple(message["argv"]),
             {**self._environment_of(node), **message.get("env", {})},
+            name=f"Open MPI's daemon on {node}" if message["op"] == "rsh" else "",
             stdin=message.get("stdin"),
             stdout=message.get("stdout") or self._log_of(node),
             stderr=message.get("stderr"),
             cwd=message.get("cwd"),
         )
+        process.is_behind_shell = message["op"] == "rsh"
         ended = asyncio.ensure_future(process.wait())
         gone = asyncio.ensure_future(reader.read())
         await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from simgrid_ml.engine.agents import Killed
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.placement import Placement
 
-__all__ = ["first_cause", "oom_kills", "tail"]
+__all__ = ["all_ended_well", "first_cause", "oom_kills", "tail"]
 
+_ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _LINES = 20
 _FULL_BYTES = 2**16
 _SLACK_S = 0.5
@@ -26,6 +29,7 @@ def first_cause(
     logs: Mapping[str, str],
     ended: Mapping[str, int],
     oom_kills_before: int,
+    killed: Sequence[Killed] = (),
 ) -> SimgridError:
     """The error that a run with a failed decisive command ends with.
 
@@ -33,6 +37,7 @@ def first_cause(
         logs: path of the log of each task, and of each command that has one.
         ended: exit codes of the ended commands (negative: by that signal).
         oom_kills_before: ``oom_kills()`` when the ranks were started.
+        killed: the launcher's processes that somebody killed, in order.
     """
     reports = record.task_reports()
     ends: dict[str, list[_End]] = defaultdict(list)
@@ -40,6 +45,8 @@ def first_cause(
         if lines := reports.get(task.name):
             how, end = _how(task.name, {line["event"]: line for line in lines})
             ends[how].append(end)
+    if killed and all(end.time_s > killed[0].time_s for end in ends["failed"]):
+        return _launcher_killed(killed[0], record, placement, logs, oom_kills_before)
     started = sum(len(group) for group in ends.values())
     if started < placement.world_size and not ends["failed"]:
         return _not_started(placement, started, logs, ended)
@@ -48,10 +55,21 @@ def first_cause(
             continue
         if ends[how]:
             first = min(ends[how], key=lambda end: end.time_s)
+            if how == "silent":
+                first = _accused(ends[how], placement, logs) or first
             if how == "well":
                 return _deserted(record, placement, first.task, logs, ended)
             return _task_failed(record, placement, first, logs[first.task], oom_kills_before)
     return _command_failed(logs, ended)
+
+
+def _accused(silent: Sequence[_End], placement: Placement, logs: Mapping[str, str]) -> _End | None:
+    """Of tasks that said nothing the one that mpirun names: it may have killed the others."""
+    said = _ACCUSATION.search(tail(logs.get("mpirun", "")))
+    if said is None or int(said[1]) >= placement.world_size:
+        return None
+    name = placement.tasks[int(said[1])].name
+    return next((end for end in silent if end.task == name), None)
 
 
 class _End(NamedTuple):
@@ -95,13 +113,8 @@ def _task_failed(
     if end is None:
         how = "was killed together with the process that watched it"
     elif end["signal"]:
-        how = f"was ended by {signal.Signals(end['signal']).name}"
-        if end["signal"] == signal.SIGKILL:
-            if oom_kills() > oom_kills_before:
-                how += " when the kernel ran out of memory (OOM kill)"
-                remedy = "use less memory per rank, fewer ranks, or a larger machine"
-            else:
-                how += ": somebody killed it, or it exceeded a memory limit"
+        how, better_remedy = _signalled(end["signal"], oom_kills_before)
+        remedy = better_remedy or remedy
     else:
         how = f"exited with code {end['code']}"
     free = os.statvfs(record.path)
@@ -109,6 +122,34 @@ def _task_failed(
         how += "; the disk that holds the run is full"
         remedy = "free space: `simgrid-ml runs delete`, `simgrid-ml env prune`"
     return RunFailed(f"{who} {how}", evidence=tail(log), remedy=remedy)
+
+
+def _launcher_killed(
+    first: Killed,
+    record: RunRecord,
+    placement: Placement,
+    logs: Mapping[str, str],
+    oom_kills_before: int,
+) -> SimgridError:
+    how, remedy = _signalled(first.signal, oom_kills_before)
+    if any(task.name == first.name for task in placement.tasks):
+        who = f"the process that watched {_who(placement, first.name)}"
+        return RunFailed(f"{who} {how}", evidence=tail(logs[first.name]), remedy=remedy)
+    evidence = tail(logs.get(first.name) or logs.get("mpirun", ""))
+    return LaunchError(f"{first.name} {how}", evidence=evidence, remedy=remedy or "submit again")
+
+
+def _signalled(number: int, oom_kills_before: int) -> tuple[str, str]:
+    """How something ended by a signal, and what to do about it if anything."""
+    how = f"was ended by {signal.Signals(number).name}"
+    if number != signal.SIGKILL:
+        return how, ""
+    if oom_kills() > oom_kills_before:
+        return (
+            f"{how} when the kernel ran out of memory (OOM kill)",
+            "use less memory per rank, fewer ranks, or a larger machine",
+        )
+    return f"{how}: somebody killed it, or it exceeded a memory limit", ""
 
 
 def _deserted(
@@ -152,6 +193,19 @@ def _command_failed(logs: Mapping[str, str], ended: Mapping[str, int]) -> Launch
         evidence=tail(logs.get(command, "")),
         remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
     )
+
+
+def all_ended_well(record: RunRecord, placement: Placement) -> bool:
+    """Whether every task has said that it ended with code 0.
+
+    A launcher's word is not enough: prterun 5.0.11 ends with code 0 when it loses a daemon.
+    """
+    reports = record.task_reports()
+    for task in placement.tasks:
+        ends = [line for line in reports.get(task.name, ()) if line["event"] == "ended"]
+        if not ends or ends[-1]["signal"] or ends[-1]["code"]:
+            return False
+    return True
 
 
 def tail(path: str, lines: int = _LINES) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import threading
 import time
@@ -100,7 +99,7 @@ class _Story:
         self.events = Journal(record.file(wire.EVENTS))
         self.cancel = asyncio.Event()
         self.why_cancelled = "cancelled by request"
-        with open(record.file(_RESERVE), "wb") as stream:
+        with open(record.file(wire.RESERVE), "wb") as stream:
             stream.write(bytes(_RESERVE_BYTES))
 
     # -- the story -------------------------------------------------------------------------
@@ -127,7 +126,8 @@ class _Story:
                 socket=record.file(wire.SOCKET),
                 shm_bytes=job.shm_size_bytes,
             )
-            await stack.enter_async_context(self.backend.nodes(request))
+            nodes = stack.enter_async_context(self.backend.nodes(request))
+            await self.unless_cancelled(nodes)
             stack.callback(board.dismiss)  # before the backend's own exit: agents end in peace
             hellos = await self.unless_cancelled(board.hellos(placement.nodes, NODES_DEADLINE_S))
             self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
@@ -187,6 +187,7 @@ class _Story:
                 command.node,
                 command.argv,
                 {**self.environment_on(command.node, environment), **command.environment},
+                name=command.name,
                 stdout=log,
             )
         self.log("launched", commands=sorted(processes))
@@ -211,9 +212,17 @@ class _Story:
                     task.result()  # raises
                 waiting -= done
                 ended = {task.get_name(): task.result() for task in decisive if task.done()}
-                if any(ended.values()) or (tasks in done and tasks.result()):
-                    raise causes.first_cause(self.record, placement, self.logs, ended, oom_kills)
+                is_over = not waiting
                 if tasks in done:
+                    tasks.result()  # raises if some did not start
+                    is_over = True
+                if any(ended.values()) or (
+                    is_over and not causes.all_ended_well(self.record, placement)
+                ):
+                    raise causes.first_cause(
+                        self.record, placement, self.logs, ended, oom_kills, board.killed
+                    )
+                if is_over:
                     break
         finally:
             watchers |= decisive | {tasks}
@@ -265,6 +274,9 @@ class _Story:
         self.begin_cancel()
 
     def begin_cancel(self) -> None:
+        """Raises ``_Cancelled``; once it has, more reasons to cancel change nothing."""
+        if self.record.state is RunState.CANCEL_REQUESTED:
+            raise _Cancelled(self.why_cancelled)
         self.log("cancel", why=self.why_cancelled)
         self.advance(RunState.CANCEL_REQUESTED, note=self.why_cancelled)
         raise _Cancelled(self.why_cancelled)
@@ -325,7 +337,7 @@ class _Story:
     def finish(self, error: SimgridError | None, cancelled: str | None) -> None:
         """Collect, judge, seal, and write the last state, with the first cause."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.record.file(_RESERVE))  # room for the last words on a full disk
+            os.unlink(self.record.file(wire.RESERVE))
         state = RunState.CANCELED if cancelled else RunState.FAILED if error else None
         try:
             if self.logs:
@@ -339,7 +351,7 @@ class _Story:
         except OSError as late:
             if error is None and not cancelled:
                 error = _host_error(late)
-        shutil.rmtree(self.record.file(wire.TMP), ignore_errors=True)
+        self.record.tidy()
         state = state or (RunState.FAILED if error else RunState.COMPLETED)
         said: dict[str, Any] = {"error": error.to_json()} if error else {}
         if cancelled:
@@ -401,9 +413,6 @@ class _Story:
 
     def log(self, event: str, **fields: Any) -> None:
         self.events.append({"t": time.time(), "event": event, **fields})
-
-
-_RESERVE = "reserve"
 
 
 def _host_error(error: OSError) -> HostError:

@@ -32,9 +32,11 @@ def main(argv: List[str]) -> int:
     rungs = tuple(part for part in wanted.split(",") if part)
     _become_subreaper()
     network = _network()  # held open until the last agent is gone
+    alive_read, alive_write = os.pipe2(os.O_CLOEXEC)  # its closing ends the agents
     for node in nodes:
         if os.fork() == 0:
-            _start(path, node, int(shm_bytes), hosts, shared, rungs)
+            os.close(alive_write)
+            _start(path, node, int(shm_bytes), hosts, shared, rungs, alive_read)
     while True:  # agents, and without own process ids also what a killed agent left behind
         try:
             os.wait()
@@ -62,7 +64,13 @@ def _network() -> Optional[int]:
 
 
 def _start(
-    path: str, node: str, shm_bytes: int, hosts: str, shared: str, wanted: Tuple[str, ...]
+    path: str,
+    node: str,
+    shm_bytes: int,
+    hosts: str,
+    shared: str,
+    wanted: Tuple[str, ...],
+    nursery: int,
 ) -> NoReturn:
     """In a child of the nursery: become the agent of ``node``. Never returns."""
     code = 1
@@ -80,7 +88,7 @@ def _start(
             folders = {"tmp": isolation.TMP, "shm": None}
         else:
             folders = isolation.shared_folders(shared, tmp)
-        Agent(connection, node, have, refused, folders).serve()
+        Agent(connection, node, have, refused, folders).serve(nursery)
         code = 0
     except BaseException as error:
         sys.stderr.write(f"agent of {node}: {error!r}\n")
@@ -106,7 +114,8 @@ class Agent:
         self.folders = folders
         self.commands: Dict[int, int] = {}  # pid → id of the spawn request
 
-    def serve(self) -> None:
+    def serve(self, nursery: int) -> None:
+        """Until the connection closes, or the nursery's pipe: no agent outlives either."""
         if "pid" not in self.have:
             _become_subreaper()
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -117,6 +126,7 @@ class Agent:
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
         poll.register(wake_read, select.POLLIN)
+        poll.register(nursery, 0)  # only its hanging up
         self.connection.send(
             op="hello",
             node=self.node,
@@ -130,6 +140,8 @@ class Agent:
                 for fd, _ in poll.poll():
                     if fd == wake_read:
                         _drain(wake_read)
+                    elif fd == nursery:
+                        return
                     else:
                         for message in self.connection.receive():
                             if message["op"] == "bye":

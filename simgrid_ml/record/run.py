@@ -228,8 +228,21 @@ class RunRecord:
                 ):
                     self.advance(RunState.CANCEL_REQUESTED)
                 self.advance(RunState.CANCELED, note="its supervisor was gone")
+                self.tidy()
         finally:
             lock.close()
+
+    def tidy(self) -> None:
+        """Remove what only a living run needs; for the holder of the lock."""
+        import shutil  # brings in all of Python's compression; ranks never get here
+
+        for name in (wire.SOCKET, wire.RESERVE):
+            try:
+                os.unlink(self.file(name))
+            except OSError:
+                pass
+        for name in (wire.TMP, _DRAFTS):
+            shutil.rmtree(self.file(name), ignore_errors=True)
 
     @property
     def cancel_requested(self) -> bool:

@@ -138,7 +138,7 @@ def _files(folder: str) -> Iterator[str]:
         if not RunRecord(base).state.is_terminal:
             yield f"run {os.path.basename(base)} has not ended"
             continue
-        left = [os.path.join(base, name) for name in (wire.SOCKET, wire.TMP)]
+        left = [os.path.join(base, name) for name in (wire.SOCKET, wire.TMP, wire.RESERVE)]
         for path in [*left, shared_folder(base)]:
             if os.path.lexists(path):
                 yield f"file: {path}"

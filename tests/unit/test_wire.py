@@ -26,6 +26,7 @@ PINNED = {
     "PROVENANCE": "provenance.json",
     "PYTHONPATH": "python",
     "RANK_MIN_LIFE_S": 0.3,
+    "RESERVE": "reserve",
     "RUNS": "runs",
     "RUN_DIR_VARIABLE": "SIMGRID_ML_RUN_DIR",
     "SNAPSHOT_MAX_BYTES": 314_572_800,

@@ -1,0 +1,138 @@
+"""SIGKILL for every process of a run, at every stage: the run ends and takes all along."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.testing.processes import RunProcesses, wait_until
+from simgrid_ml.testing.runs import Runs, cause, log, story
+
+WAITS = """
+    import os, time
+    from mpi4py import MPI
+    print("up", flush=True)
+    open(f"outputs/rank-{MPI.COMM_WORLD.rank}.txt", "w").write("written before")
+    while True:
+        time.sleep(0.02)
+"""
+
+SOON_S = 2.0
+"""How soon nothing of a run may be left once its supervisor is gone."""
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def until_up(record: RunRecord, ranks: int) -> None:
+    def all_up() -> bool:
+        try:
+            return all("up\n" in log(record, rank) for rank in range(ranks))
+        except Exception:
+            return False
+
+    wait_until(all_up, "every rank has printed")
+
+
+def running(workspace: Runs, nodes: int = 2, per_node: int = 2) -> tuple[RunRecord, RunProcesses]:
+    record = workspace.submit(WAITS, mpi=(nodes, per_node))
+    until_up(record, nodes * per_node)
+    return record, RunProcesses(record)
+
+
+def assert_kept(record: RunRecord, ranks: int = 4) -> None:
+    """Nothing that was written before is lost."""
+    assert record.state is RunState.FAILED, story(record)
+    kept = [Path(record.artifact(f"outputs/rank-{rank}.txt").path) for rank in range(ranks)]
+    assert [path.read_text() for path in kept] == ["written before"] * ranks
+    assert all(log(record, rank).startswith("up\n") for rank in range(ranks))
+
+
+@pytest.mark.parametrize("state", ["Preparing", "Queued", "Running", "Finalizing"])
+def test_a_killed_supervisor_is_noticed_and_leaves_nothing(
+    held: Callable[[str], RunRecord], state: str
+) -> None:
+    record = held(state)
+    kill(RunProcesses(record).supervisor())
+    wait_until(lambda: record.state is RunState.NOT_RESPONDING, "it does not respond", SOON_S)
+    wait_until(lambda: not RunProcesses(record).all(), "its processes are gone", SOON_S)
+    record.request_cancel()
+    assert record.state is RunState.CANCELED, story(record)
+
+
+@pytest.mark.parametrize("node", ["node0", "node1"])
+@pytest.mark.parametrize("isolation", ["full", "none"])
+def test_a_killed_agent_ends_the_run_and_the_node_is_named(
+    workspace: Runs, monkeypatch: pytest.MonkeyPatch, node: str, isolation: str
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", isolation)
+    record, processes = running(workspace)
+    kill(processes.agent(node))
+    workspace.ended(record)
+    assert_kept(record)
+    assert cause(record).startswith(f"{node} went away"), story(record)
+
+
+@pytest.mark.parametrize("isolation", ["full", "none"])
+def test_a_killed_nursery_ends_the_run(
+    workspace: Runs, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", isolation)
+    record, processes = running(workspace)
+    kill(processes.nursery())
+    workspace.ended(record)
+    assert_kept(record)
+    assert "went away" in cause(record), story(record)
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_killed_rank_is_named(workspace: Runs, rank: int) -> None:
+    record, processes = running(workspace)
+    kill(processes.rank(rank))
+    workspace.ended(record)
+    assert_kept(record)
+    assert cause(record).startswith(f"rank {rank} on node{rank // 2} was ended by SIGKILL")
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_killed_rank_wrapper_is_named_by_its_rank(workspace: Runs, rank: int) -> None:
+    record, processes = running(workspace)
+    kill(processes.wrapper(rank))
+    workspace.ended(record)
+    assert_kept(record)
+    assert cause(record).startswith(f"rank {rank} on node{rank // 2}"), story(record)
+
+
+def test_a_killed_mpirun_is_named(workspace: Runs) -> None:
+    record, processes = running(workspace)
+    kill(processes.mpirun())
+    workspace.ended(record)
+    assert_kept(record)
+    assert cause(record).startswith("mpirun was ended by SIGKILL"), story(record)
+
+
+def test_a_killed_daemon_of_open_mpi_is_named_by_its_node(workspace: Runs) -> None:
+    record, processes = running(workspace)
+    kill(processes.daemon("node1"))
+    workspace.ended(record)
+    assert_kept(record)
+    assert "daemon on node1 was ended by SIGKILL" in cause(record), story(record)
+
+
+@pytest.mark.parametrize("victim", ["rank", "wrapper"])
+def test_a_killed_plain_process_is_named(workspace: Runs, victim: str) -> None:
+    record = workspace.submit("import time; print('up', flush=True); time.sleep(600)", nodes=2)
+    until_up(record, 2)
+    kill(getattr(RunProcesses(record), victim)(1))
+    workspace.ended(record)
+    assert record.state is RunState.FAILED
+    assert re.match(
+        "(the process that watched )?rank 1 on node1 was ended by SIGKILL", cause(record)
+    )
