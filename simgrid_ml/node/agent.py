@@ -13,10 +13,12 @@ import ctypes
 import errno
 import os
 import select
-import shutil
 import signal
 import sys
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+
+TYPE_CHECKING = False  # without typing, agents start 8 ms sooner and are 1 MiB smaller
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
@@ -46,6 +48,8 @@ def main(argv: List[str]) -> int:
             _end_orphans(nodes)
     if network is not None:
         os.close(network)
+    import shutil  # not for the agents
+
     shutil.rmtree(shared, ignore_errors=True)
     return 0
 

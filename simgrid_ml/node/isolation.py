@@ -18,7 +18,10 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Dict, List, Optional, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Optional, Tuple
 
 __all__ = [
     "FULL",

@@ -23,7 +23,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Any, Dict, Iterator, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, Optional
 
 __all__ = ["Connection", "address", "connect"]
 
