@@ -19,7 +19,13 @@ __all__ = ["all_ended_well", "first_cause", "oom_kills", "tail"]
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _LINES = 20
 _FULL_BYTES = 2**16
-_SLACK_S = 0.5
+_SLACK_S = 0.25
+_LOST_A_PEER = re.compile(
+    "MPI_ERR_PROC_FAILED|HorovodInternalError|Connection (closed|reset) by peer"
+)
+_MPI_ERR_UNKNOWN = 14
+"""What Open MPI ends a rank with whose connection to another was closed."""
+
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGKILL}
 
 
@@ -50,11 +56,12 @@ def first_cause(
     started = sum(len(group) for group in ends.values())
     if started < placement.world_size and not ends["failed"]:
         return _not_started(placement, started, logs, ended)
+    ends["failed"] = _causes_first(ends["failed"], logs)
     for how in ("failed", "silent", "well", "told to end"):
         if how == "well" and not ends["told to end"]:
             continue
         if ends[how]:
-            first = min(ends[how], key=lambda end: end.time_s)
+            first = ends[how][0] if how == "failed" else min(ends[how], key=_time)
             if how == "silent":
                 first = _accused(ends[how], placement, logs) or first
             if how == "well":
@@ -73,11 +80,15 @@ def _accused(silent: Sequence[_End], placement: Placement, logs: Mapping[str, st
 
 
 class _End(NamedTuple):
-    """When and how a task ended; ``report`` is None for one that could not say."""
+    """When and how a task ended.
+
+    ``report`` is None for one that could not say; ``noted``: it said so itself, before the end.
+    """
 
     time_s: float
     task: str
     report: Mapping[str, Any] | None
+    noted: bool = False
 
 
 def _how(task: str, events: Mapping[str, Mapping[str, Any]]) -> tuple[str, _End]:
@@ -85,7 +96,7 @@ def _how(task: str, events: Mapping[str, Mapping[str, Any]]) -> tuple[str, _End]
     if "failing" in events:
         note = events["failing"]
         fallback = {"signal": None, "code": note["code"]}
-        return "failed", _End(note["t"], task, report or fallback)
+        return "failed", _End(note["t"], task, report or fallback, noted=True)
     if report is None:
         return "silent", _End(events["started"]["t"], task, None)
     if report["signal"] == signal.SIGTERM:  # what a launcher does to the others
@@ -102,7 +113,27 @@ def _likely_time(end: Mapping[str, Any]) -> float:
     first. What peers then do (MPI ends them with a code of its own, Gloo aborts) looks earlier.
     """
     time_s: float = end["t"]
-    return time_s - _SLACK_S if end["signal"] in _CRASHES else time_s + _SLACK_S
+    return time_s - _SLACK_S if end["signal"] in _CRASHES else time_s
+
+
+def _time(end: _End) -> float:
+    return end.time_s
+
+
+def _causes_first(failed: Sequence[_End], logs: Mapping[str, str]) -> list[_End]:
+    """In order of time, those last that failed because they lost somebody else.
+
+    Time alone does not tell: MPI ends the peers of a rank as soon as its connections close, and
+    they may be reported before it is.
+    """
+    if len(failed) < 2:
+        return list(failed)
+    return sorted(failed, key=lambda end: (_lost_a_peer(end, logs[end.task]), end.time_s))
+
+
+def _lost_a_peer(end: _End, log: str) -> bool:
+    code = end.report and end.report["code"]
+    return (code == _MPI_ERR_UNKNOWN and not end.noted) or bool(_LOST_A_PEER.search(tail(log)))
 
 
 def _task_failed(
