@@ -64,7 +64,7 @@ def settings(bench: Bench, repetitions: int) -> Iterator[Result]:
     for number in range(repetitions):
         order = list(_ONE_OFF) if number % 2 == 0 else list(reversed(_ONE_OFF))
         for what in order:
-            ran = bench.on_nodes("allreduce.py", "1.0", "8", nodes=4, variables=_ONE_OFF[what])
+            ran = bench.on_nodes("allreduce.py", "2.0", "8", nodes=4, variables=_ONE_OFF[what])
             times[what].append(_medians(ran)[8] * 1e6)
             inits[what].append(_said(ran)["init_s"])
     for what in _ONE_OFF:
