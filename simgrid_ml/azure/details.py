@@ -68,6 +68,7 @@ def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
         found = {
             "kind": "HostError",
             "cause": "the run's supervisor is gone and the run has not ended",
+            "evidence": _last_lines(record.file(wire.SUPERVISOR_LOG)),
             "remedy": f"`simgrid-ml runs cancel {record.id}` closes it",
             "exit_code": 5,
         }
@@ -84,6 +85,15 @@ def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
             "innerError": {"code": str(found.get("kind"))},
         }
     }
+
+
+def _last_lines(path: str, count: int = 5) -> str:
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.path.getsize(path) - 4096))
+            return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-count:])
+    except FileNotFoundError:
+        return ""
 
 
 def address(artifact: Artifact) -> str:

@@ -87,8 +87,6 @@ def _ask(folder: str, environ: Mapping[str, str]) -> dict[str, str]:
         text = output.decode("utf-8", "replace").strip()
         if process.returncode == 0 and text:
             found[name] = "True" if name == "DIRTY" else text
-    if found.get("REPOSITORY_URI") == "origin":  # git's answer where there is no remote
-        del found["REPOSITORY_URI"]
     return found
 
 

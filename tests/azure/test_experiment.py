@@ -187,6 +187,13 @@ def test_a_missing_script_is_found_at_the_submission(experiment, source):
     assert list(experiment.get_runs()) == []
 
 
+def test_a_missing_source_folder_is_found_at_the_submission_too(experiment, tmp_path):
+    gone = str(tmp_path / "gone")
+    config = ScriptRunConfig(gone, command=["true"], environment=as_is())
+    with pytest.raises(ExperimentExecutionException, match="does not exist"):
+        experiment.submit(config)
+
+
 def test_more_nodes_than_the_cluster_has_are_refused(experiment, source, gpu):
     estimator = Estimator(
         str(source),

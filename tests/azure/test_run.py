@@ -255,6 +255,13 @@ def test_tags_change_and_properties_do_not(run):
     assert {k: run.properties.get(k) for k in "pqr"} == {"p": "1", "q": "x", "r": None}
 
 
+def test_of_two_ranks_that_set_one_property_the_first_is_right(job, monkeypatch):
+    for rank in range(2):
+        monkeypatch.setenv(wire.TASK_VARIABLE, f"rank-{rank}")
+        Run._of(job)._say("property", "p", str(rank))
+    assert Run._of(job).properties == {"p": "0"}
+
+
 def test_names_and_descriptions_can_be_set(run):
     assert run.display_name == run.name == run.id
     assert run.description is None
@@ -422,8 +429,11 @@ def test_a_canceled_run_returns_its_details(job):
 def test_a_run_whose_supervisor_is_gone_is_not_waited_for_for_ever(experiment):
     record = experiment.workspace._store.create("exp", {})
     RunLock.take(record.path).close()
-    with pytest.raises(ActivityFailedException, match="supervisor is gone"):
+    with open(record.file(wire.SUPERVISOR_LOG), "w") as stream:
+        stream.write("Traceback\nMemoryError\n")
+    with pytest.raises(ActivityFailedException, match="supervisor is gone") as caught:
         Run._of(record).wait_for_completion()
+    assert "MemoryError" in caught.value.message
 
 
 def test_warnings_are_in_the_details_and_in_the_summary(experiment, capsys):

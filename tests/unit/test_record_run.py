@@ -240,7 +240,7 @@ def test_a_taken_name_is_refused_in_azures_words(record):
     )
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "a"])
+@pytest.mark.parametrize("name", ["a/b/c", "a/b/c/d", "a"])
 def test_a_name_that_is_a_folder_or_below_a_file_is_refused(record, name):
     record.put_artifact("a/b", io.BytesIO(b"1"))
     with pytest.raises(ConflictError):
@@ -347,6 +347,16 @@ def test_only_the_logs_asked_for_are_followed(held):
     assert list(follow(held, names=lambda n: n.endswith("other.txt"))) == [
         ("azureml-logs/other.txt", b"y")
     ]
+
+
+def test_a_log_that_was_started_anew_is_read_anew(held):
+    append(held, LOG, b"a long first line\n")
+    chunks = follow(held)
+    assert next(chunks) == (LOG, b"a long first line\n")
+    with open(held.file(wire.ARTIFACTS, *LOG.split("/")), "wb") as stream:
+        stream.write(b"anew\n")
+    held.advance(S.FAILED)
+    assert list(chunks) == [(LOG, b"anew\n")]
 
 
 def test_following_ends_when_the_supervisor_is_gone(abandoned):

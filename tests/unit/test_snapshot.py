@@ -65,6 +65,10 @@ def test_the_id_depends_on_content_names_and_modes_and_on_nothing_else(tmp_path)
         source = make(tmp_path / f"s{number}", {"train.py": "x", **change})
         os.utime(source / "train.py", (number, number))
         ids.append(snapshot.take(str(source), str(tmp_path / f"{number}.tgz")).id)
+    # Two empty files, and one whose content looks like the second.
+    for number, files in ((10, {"a": "", "b": ""}), (11, {"a": "b\0-"})):
+        source = make(tmp_path / f"s{number}", files)
+        ids.append(snapshot.take(str(source), str(tmp_path / f"{number}.tgz")).id)
     (tmp_path / "s0" / "train.py").chmod(0o755)
     ids.append(snapshot.take(str(tmp_path / "s0"), str(tmp_path / "x.tgz")).id)
     assert ids[0] == ids[1]
@@ -99,7 +103,7 @@ def test_amlignore_wins_over_gitignore_and_only_the_root_counts(tmp_path):
 def test_a_later_pattern_brings_a_file_back_out_of_an_ignored_folder(tmp_path):
     source = make(
         tmp_path / "src",
-        {".amlignore": "data/*\n!data/keep.txt\n", "data/keep.txt": "", "data/x.bin": ""},
+        {".amlignore": "data/\n!data/keep.txt\n", "data/keep.txt": "", "data/x.bin": ""},
     )
     assert held(source) == [".amlignore", "data/keep.txt"]
 
