@@ -141,8 +141,7 @@ class Switchboard:
                 raise NodeError(
                     f"{', '.join(missing)} did not report within {deadline_s:g} s "
                     f"({len(self._hellos)} of {len(nodes)} nodes did)",
-                    remedy="look at the end of the run's supervisor.log; `simgrid-ml doctor` "
-                    "checks what nodes need",
+                    remedy="`simgrid-ml doctor` checks what nodes need",
                 ) from None
         return dict(self._hellos)
 

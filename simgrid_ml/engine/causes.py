@@ -13,12 +13,13 @@ from simgrid_ml.engine.agents import Killed
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.placement import Placement
+from simgrid_ml.units import format_bytes
 
 __all__ = ["all_ended_well", "first_cause", "oom_kills", "tail"]
 
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _LINES = 20
-_FULL_BYTES = 2**16
+_FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary files and all
 _SLACK_S = 0.25
 _LOST_A_PEER = re.compile(
     "MPI_ERR_PROC_FAILED|HorovodInternalError|Connection (closed|reset) by peer"
@@ -148,9 +149,10 @@ def _task_failed(
         remedy = better_remedy or remedy
     else:
         how = f"exited with code {end['code']}"
-    free = os.statvfs(record.path)
-    if free.f_bavail * free.f_frsize < _FULL_BYTES:
-        how += "; the disk that holds the run is full"
+    disk = os.statvfs(record.path)
+    free = disk.f_bavail * disk.f_frsize
+    if free < _FULL_BYTES:
+        how += f"; the disk that holds the run is full ({format_bytes(free)} left)"
         remedy = "free space: `simgrid-ml runs delete`, `simgrid-ml env prune`"
     return RunFailed(f"{who} {how}", evidence=tail(log), remedy=remedy)
 

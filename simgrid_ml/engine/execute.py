@@ -129,7 +129,7 @@ class _Story:
             nodes = stack.enter_async_context(self.backend.nodes(request))
             await self.unless_cancelled(nodes)
             stack.callback(board.dismiss)  # before the backend's own exit: agents end in peace
-            hellos = await self.unless_cancelled(board.hellos(placement.nodes, NODES_DEADLINE_S))
+            hellos = await self.unless_cancelled(self.hellos(board, placement.nodes))
             self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
             self.tell_of_nodes(placement)
             head = self.nodes[placement.nodes[0]]
@@ -142,6 +142,13 @@ class _Story:
             )
             self.advance(RunState.RUNNING)
             await self.run_commands(board, plan, placement, environment)
+
+    async def hellos(self, board: Switchboard, nodes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        try:
+            return await board.hellos(nodes, min(NODES_DEADLINE_S, self.job.launch_timeout_s))
+        except NodeError as error:
+            error.evidence = causes.tail(self.record.file(wire.SUPERVISOR_LOG), 10)
+            raise
 
     async def prepare_environment(self) -> BuiltEnvironment:
         """Find or build the environment, in a thread that cancellation ends promptly."""

@@ -56,6 +56,7 @@ def submit(
         HostError: the supervisor could not be started.
     """
     check_source(job)
+    _check_workspace(store)
     host = plugins.backend(cluster.backend).inventory()
     place(job, cluster, host)
     if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
@@ -110,6 +111,15 @@ def check_source(job: JobSpec) -> None:
             f"the entry script {job.entry_script!r} does not exist in {job.source!r}",
             remedy="the path is relative to the source folder",
             where="job.entry_script",
+        )
+
+
+def _check_workspace(store: RunStore) -> None:
+    if os.pathsep in store.root:
+        raise SpecError(
+            f"runs cannot be kept in {store.root!r}: PATH cannot hold a folder with "
+            f"{os.pathsep!r} in its name",
+            remedy=f"set {wire.STATE_HOME_VARIABLE} to another folder",
         )
 
 

@@ -170,8 +170,8 @@ def _words(job: JobSpec, node: NodeInfo, plan: LaunchPlan, python: str) -> tuple
     if job.command is not None:
         return 0, list(job.command)
     main = os.path.join(node.package, "node", "main.py")
-    ours = [python, main, "abort" if plan.abort_on_error else "plain"]
-    return len(ours), [*ours, str(job.entry_script), *job.arguments]
+    ours = [python, main, "abort" if plan.abort_on_error else "plain", str(job.entry_script)]
+    return len(ours), [*ours, *job.arguments]
 
 
 def _for_people(file: TaskFile, environment: Mapping[str, str]) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class JobSpec(Value, frozen=True, kw_only=True):
         command: argv instead of ``python entry_script arguments``.
         variables: added to the environment of every rank.
         max_run_s: the run is cancelled after this many seconds of Running.
-        launch_timeout_s: every rank must have started this many seconds after the launch.
+        launch_timeout_s: every rank must have started this many seconds after the launch;
+            nodes have as long to come up, and 30 s at most.
         snapshot_limit_bytes: refuse a larger source folder.
         shm_size: bytes of ``/dev/shm`` on each node.
     """

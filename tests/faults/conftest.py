@@ -76,7 +76,7 @@ FINALIZES_LONG = """
     import os
     if os.environ["OMPI_COMM_WORLD_RANK"] == "0":
         with open("outputs/big", "wb") as stream:
-            stream.truncate(16 << 30)  # takes a while to be hashed, and no space
+            stream.truncate(1 << 29)  # takes a while to be hashed, and no space
     print("up", flush=True)
 """
 

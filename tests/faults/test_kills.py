@@ -17,8 +17,9 @@ from simgrid_ml.testing.runs import Runs, cause, log, story
 WAITS = """
     import os, time
     from mpi4py import MPI
+    with open(f"outputs/rank-{MPI.COMM_WORLD.rank}.txt", "w") as stream:
+        stream.write("written before")
     print("up", flush=True)
-    open(f"outputs/rank-{MPI.COMM_WORLD.rank}.txt", "w").write("written before")
     while True:
         time.sleep(0.02)
 """
