@@ -151,6 +151,11 @@ class Switchboard:
         for node in list(self._agents):
             self.tell(node, op="bye")
 
+    def hang_up(self) -> None:
+        """Close every agent's connection without a word, as a vanished supervisor does."""
+        for writer in list(self._agents.values()):
+            writer.transport.abort()
+
     # -- processes -------------------------------------------------------------------------
     def spawn(
         self,

@@ -199,7 +199,8 @@ def _exec(message: Dict[str, Any]) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+            signal.signal(number, signal.SIG_DFL)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         for target, path, flags in (
             (0, message.get("stdin") or os.devnull, os.O_RDONLY),

@@ -100,7 +100,8 @@ def _become(task: TaskFile) -> NoReturn:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and children inherit
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, children inherit
+            signal.signal(number, signal.SIG_DFL)
         failed = task.cwd
         os.chdir(task.cwd)
         words = task.words[: task.literal]
