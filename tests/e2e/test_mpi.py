@@ -9,7 +9,7 @@ import pytest
 
 from simgrid_ml import wire
 from simgrid_ml.record.run import RunRecord
-from simgrid_ml.testing.runs import Runs, log, story
+from simgrid_ml.testing.runs import Runs, cause, log, story
 
 COLLECTIVES = """
     import json, os, socket
@@ -320,3 +320,22 @@ def text(record: RunRecord, name: str) -> str:
 
 def names(record: RunRecord, prefix: str = "") -> list[str]:
     return [one.name for one in record.artifacts() if one.name.startswith(prefix)]
+
+
+def test_a_host_without_a_compiler_gets_the_same_from_the_programs_in_python(
+    workspace: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_NODE_PROGRAMS", "python")
+    record = workspace.completed(
+        "import sys; from mpi4py import MPI; print(sys.argv[1:], MPI.COMM_WORLD.allreduce(1))",
+        "a b\n'\"żółć",
+        "${AZUREML_PROCESS_NAME}",
+        "",
+        mpi=(2, 1),
+    )
+    words = ["a b\n'\"żółć", "rank_1", ""]
+    assert log(record, 1) == f"{words} 2\n"
+    failed = workspace.failed("import os; os._exit(7)", mpi=(2, 1))
+    assert "exited with code 7" in cause(failed), story(failed)
+    command = record.document(wire.LAUNCH)["plan"]["commands"][0]["argv"]
+    assert any(word.endswith("rank.py") for word in command)

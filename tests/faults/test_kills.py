@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +138,25 @@ def test_a_killed_plain_process_is_named(workspace: Runs, victim: str) -> None:
     assert re.match(
         "(the process that watched )?rank 1 on node1 was ended by SIGKILL", cause(record)
     )
+
+
+@pytest.mark.parametrize("victim", ["nursery", "agent", "mpirun", "daemon", "wrapper", "rank"])
+def test_what_is_killed_as_soon_as_it_appears_fails_the_run(workspace: Runs, victim: str) -> None:
+    record = workspace.submit(WAITS, mpi=(2, 2))
+    whom = {"agent": ["node1"], "daemon": ["node1"], "wrapper": [3], "rank": [3]}.get(victim, [])
+    kill(getattr(RunProcesses(record), victim)(*whom))
+    workspace.ended(record)
+    assert record.state is RunState.FAILED, story(record)
+    assert cause(record), story(record)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3])
+def test_a_supervisor_killed_at_any_moment_leaves_nothing(workspace: Runs, after_s: float) -> None:
+    record = workspace.submit("from mpi4py import MPI; MPI.COMM_WORLD.Barrier()", mpi=(2, 2))
+    supervisor = RunProcesses(record).supervisor()
+    time.sleep(after_s)  # a moment by chance, not to wait for anything
+    kill(supervisor)
+    wait_until(lambda: not record.is_supervised(), "nobody holds the lock", SOON_S)
+    wait_until(lambda: not RunProcesses(record).all(), "its processes are gone", SOON_S)
+    record.request_cancel()
+    assert record.state.is_terminal, story(record)
