@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -65,8 +65,11 @@ class Backend(Protocol):
         """What there is to give out."""
         ...
 
-    def nodes(self, request: NodesRequest) -> AbstractAsyncContextManager[None]:
+    def nodes(self, request: NodesRequest) -> AbstractAsyncContextManager[Awaitable[object] | None]:
         """Start an agent per node; on leaving, nothing of them exists any more.
+
+        Yields what is done as soon as no agent is left, so that nobody waits for their hello; or
+        None.
 
         Raises:
             NodeError: they cannot be started.

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from simgrid_ml import wire
@@ -47,7 +47,7 @@ class ProcessBackend:
         return HostInventory(cpus=cpu_count(), memory_bytes=memory)
 
     @contextlib.asynccontextmanager
-    async def nodes(self, request: NodesRequest) -> AsyncIterator[None]:
+    async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
         import asyncio
 
         wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
@@ -70,10 +70,12 @@ class ProcessBackend:
                 f"cannot start the agents of {len(request.nodes)} nodes: {error.strerror}",
                 remedy="`simgrid-ml doctor` shows what this host lacks",
             ) from error
+        ended = asyncio.ensure_future(nursery.wait())
         try:
-            yield
+            yield ended
         finally:
             await _end(nursery)
+            await ended
             shutil.rmtree(shared, ignore_errors=True)  # the nursery's task, unless it was killed
 
     def describe(self, hello: Mapping[str, Any]) -> NodeInfo:

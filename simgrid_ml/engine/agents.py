@@ -87,7 +87,7 @@ class Switchboard:
         self._path = path
         self._environment_of = environment_of
         self._cwd = cwd
-        self._log_of = log_of
+        self.log_of = log_of
         self._agents: dict[str, asyncio.StreamWriter] = {}
         self._processes: dict[int, Process] = {}
         self._numbers = itertools.count(1)
@@ -164,12 +164,16 @@ class Switchboard:
         environment: Mapping[str, str],
         *,
         name: str = "",
-        stdout: str,
+        stdout: str | None = None,
         stderr: str | None = None,
         stdin: str | None = None,
         cwd: str | None = None,
     ) -> Process:
-        """Start ``argv`` on ``node``; paths are those of the node, output is appended."""
+        """Start ``argv`` on ``node``; paths are those of the node.
+
+        Output is appended to ``stdout``, or to the node's own log; ``environment`` is added to
+        the node's own.
+        """
         process = Process(self, node, next(self._numbers), name)
         self._processes[process.number] = process
         told = self.tell(
@@ -177,10 +181,10 @@ class Switchboard:
             op="spawn",
             id=process.number,
             argv=list(argv),
-            env=dict(environment),
+            env={**self._environment_of(node), **environment},
             cwd=cwd or self._cwd,
             stdin=stdin,
-            stdout=stdout,
+            stdout=stdout or self.log_of(node),
             stderr=stderr,
         )
         if not told:
@@ -218,6 +222,8 @@ class Switchboard:
     ) -> None:
         node = hello["node"]
         self._agents[node] = writer
+        if self._dismissed:  # it was still starting when the others were told
+            self.tell(node, op="bye")
         async with self._arrived:
             self._hellos[node] = hello
             self._arrived.notify_all()
@@ -259,10 +265,10 @@ class Switchboard:
         process = self.spawn(
             node,
             tuple(message["argv"]),
-            {**self._environment_of(node), **message.get("env", {})},
+            message.get("env", {}),
             name=f"Open MPI's daemon on {node}" if message["op"] == "rsh" else "",
             stdin=message.get("stdin"),
-            stdout=message.get("stdout") or self._log_of(node),
+            stdout=message.get("stdout"),
             stderr=message.get("stderr"),
             cwd=message.get("cwd"),
         )

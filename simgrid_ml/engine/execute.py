@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from simgrid_ml import wire
@@ -22,12 +22,11 @@ from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
 from simgrid_ml.engine import causes, collect, plugins
 from simgrid_ml.engine import ranks as rank_files
-from simgrid_ml.engine.agents import Process, Switchboard
-from simgrid_ml.engine.reports import TaskReport
+from simgrid_ml.engine.agents import Switchboard
+from simgrid_ml.engine.commands import Commands
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
-from simgrid_ml.errors import HostError, LaunchError, NodeError, SimgridError
+from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
-from simgrid_ml.launch.plan import LaunchPlan
 from simgrid_ml.record.journal import Journal, write_json
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.cluster import ClusterSpec
@@ -40,13 +39,7 @@ __all__ = ["execute"]
 T = TypeVar("T")
 
 NODES_DEADLINE_S = 30.0
-GRACE_S = 5.0
-SHORT_GRACE_S = 0.5
-"""Between SIGTERM and SIGKILL, with and without tasks that may want to save something."""
-LINGER_S = 3.0
-"""What a launcher gets to end by itself after a task failed, or after all have ended."""
-_LOOK_S = 0.05
-_LOOK_TASKS_S = 0.25
+_LOOK_S = 0.1
 _RESERVE_BYTES = 64 * 1024
 
 
@@ -95,10 +88,10 @@ class _Story:
         self.placement: Placement | None = None
         self.nodes: dict[str, NodeInfo] = {}
         self.logs: dict[str, str] = {}
-        self.reports: dict[str, TaskReport] = {}
         self.events = Journal(record.file(wire.EVENTS))
         self.cancel = asyncio.Event()
         self.why_cancelled = "cancelled by request"
+        self.warning = ""
         with open(record.file(wire.RESERVE), "wb") as stream:
             stream.write(bytes(_RESERVE_BYTES))
 
@@ -126,29 +119,65 @@ class _Story:
                 socket=record.file(wire.SOCKET),
                 shm_bytes=job.shm_size_bytes,
             )
-            nodes = stack.enter_async_context(self.backend.nodes(request))
-            await self.unless_cancelled(nodes)
-            stack.callback(board.dismiss)  # before the backend's own exit: agents end in peace
-            hellos = await self.unless_cancelled(self.hellos(board, placement.nodes))
-            self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
-            self.tell_of_nodes(placement)
-            head = self.nodes[placement.nodes[0]]
-            rank_files.lay_out(record, self.cluster, placement, head)
-            plan = plugins.launcher(job.distribution)(
-                job, placement, rank_files.tools(record, head)
-            )
-            self.logs = rank_files.write_launch(
-                record, job, self.cluster, placement, plan, self.nodes, environment.python
-            )
-            self.advance(RunState.RUNNING)
-            await self.run_commands(board, plan, placement, environment)
+            try:
+                nodes = stack.enter_async_context(self.backend.nodes(request))
+                ended = await self.unless_cancelled(nodes)
+                hellos = await self.unless_cancelled(self.hellos(board, placement.nodes, ended))
+                await self.launch(board, placement, hellos, environment)
+            finally:
+                board.dismiss()  # before the backend's own exit, so that agents end in peace
 
-    async def hellos(self, board: Switchboard, nodes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    async def launch(
+        self,
+        board: Switchboard,
+        placement: Placement,
+        hellos: dict[str, dict[str, Any]],
+        environment: BuiltEnvironment,
+    ) -> None:
+        """From nodes that are up to commands that have ended."""
+        record, job = self.record, self.job
+        self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
+        self.tell_of_nodes(placement)
+        head = self.nodes[placement.nodes[0]]
+        rank_files.lay_out(record, self.cluster, placement, head)
+        launcher = plugins.launcher(job.distribution)
+        plan = launcher(job, placement, rank_files.tools(record, head))
+        self.logs = rank_files.write_launch(
+            record, job, self.cluster, placement, plan, self.nodes, environment.python
+        )
+        for command in plan.commands:
+            if command.log is not None:
+                name = dialect.launcher_log(self.cluster.era)
+                self.logs[command.name] = record.file(wire.ARTIFACTS, name)
+        self.advance(RunState.RUNNING)
+        if job.max_run_s is not None:
+            asyncio.get_running_loop().call_later(job.max_run_s, self.out_of_time)
+        commands = Commands(record, job, plan, placement, self.logs, board, self.log)
+        await self.unless_cancelled(commands.run())
+
+    async def hellos(
+        self, board: Switchboard, nodes: tuple[str, ...], ended: Awaitable[object] | None
+    ) -> dict[str, dict[str, Any]]:
+        """What the agents say of themselves, unless they all end or take too long."""
+        deadline_s = min(NODES_DEADLINE_S, self.job.launch_timeout_s)
+        said = asyncio.ensure_future(board.hellos(nodes, deadline_s))
+        waiting: set[asyncio.Future[Any]] = {said}
+        if ended is not None:
+            waiting.add(asyncio.ensure_future(ended))
         try:
-            return await board.hellos(nodes, min(NODES_DEADLINE_S, self.job.launch_timeout_s))
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if not said.done():
+                raise NodeError(
+                    f"the agents of {', '.join(nodes)} ended before they had reported",
+                    remedy="`simgrid-ml doctor` checks what nodes need",
+                )
+            return said.result()
         except NodeError as error:
             error.evidence = causes.tail(self.record.file(wire.SUPERVISOR_LOG), 10)
             raise
+        finally:
+            said.cancel()
+            await asyncio.gather(said, return_exceptions=True)
 
     async def prepare_environment(self) -> BuiltEnvironment:
         """Find or build the environment, in a thread that cancellation ends promptly."""
@@ -174,171 +203,40 @@ class _Story:
         self.log("environment", cached=environment.cached, lock=environment.lock_hash)
         return environment
 
-    async def run_commands(
-        self,
-        board: Switchboard,
-        plan: LaunchPlan,
-        placement: Placement,
-        environment: BuiltEnvironment,
-    ) -> None:
-        """Spawn the commands and wait for the decisive ones, or for what ends the run early."""
-        oom_kills = causes.oom_kills()
-        processes: dict[str, Process] = {}
-        for command in plan.commands:
-            log = self.node_log(command.node)
-            if command.log is not None:
-                log = self.record.file(wire.ARTIFACTS, dialect.launcher_log(self.cluster.era))
-                self.logs[command.name] = log
-                os.makedirs(os.path.dirname(log), exist_ok=True)
-            processes[command.name] = board.spawn(
-                command.node,
-                command.argv,
-                {**self.environment_on(command.node, environment), **command.environment},
-                name=command.name,
-                stdout=log,
-            )
-        self.log("launched", commands=sorted(processes))
-        watchers: set[asyncio.Task[Any]] = {
-            asyncio.create_task(self.raise_when_cancelled()),
-            asyncio.create_task(self.raise_when_node_is_lost(board)),
-        }
-        tasks = asyncio.create_task(self.watch_tasks(placement))
-        decisive = {
-            asyncio.create_task(processes[name].wait(), name=name) for name in plan.decisive
-        }
-        done: set[asyncio.Task[Any]]
-        try:
-            if self.job.max_run_s is not None:
-                watchers.add(asyncio.create_task(self.raise_when_out_of_time(self.job.max_run_s)))
-            waiting: set[asyncio.Task[Any]] = set(decisive)
-            while waiting:
-                done, _ = await asyncio.wait(
-                    waiting | watchers | {tasks}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done & watchers:
-                    task.result()  # raises
-                waiting -= done
-                ended = {task.get_name(): task.result() for task in decisive if task.done()}
-                is_over = not waiting
-                if tasks in done:
-                    tasks.result()  # raises if some did not start
-                    is_over = True
-                if any(ended.values()) or (
-                    is_over and not causes.all_ended_well(self.record, placement)
-                ):
-                    raise causes.first_cause(
-                        self.record, placement, self.logs, ended, oom_kills, board.killed
-                    )
-                if is_over:
-                    break
-        finally:
-            watchers |= decisive | {tasks}
-            for task in watchers:
-                task.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
-            await self.end_processes(processes)
-
-    async def end_processes(self, processes: dict[str, Process]) -> None:
-        """TERM, grace; what still runs then ends with its node."""
-        running = [process for process in processes.values() if not process.has_exited]
-        for process in running:
-            process.signal(signal.SIGTERM)
-        if running:
-            waits = [asyncio.ensure_future(process.wait()) for process in running]
-            # A launcher that hangs after its last task has nothing left to end in peace.
-            busy = any(report.started and not report.ended for report in self.reports.values())
-            await asyncio.wait(waits, timeout=GRACE_S if busy else SHORT_GRACE_S)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    # -- what ends a run early -------------------------------------------------------------
+    # -- cancellation ----------------------------------------------------------------------
     async def watch_for_cancel(self) -> None:
         while not self.record.cancel_requested:
             await asyncio.sleep(_LOOK_S)
         self.cancel.set()
 
+    def out_of_time(self) -> None:
+        if not self.cancel.is_set():
+            limit = f"{self.job.max_run_s:g}"
+            self.why_cancelled = self.warning = f"max_run_duration_seconds of {limit} s exceeded"
+            self.cancel.set()
+
     async def unless_cancelled(self, work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
+        """The result of ``work``, which has ended in any case when this returns or raises.
+
+        Raises:
+            _Cancelled: cancellation came first; the run's state says so already.
+        """
         task = asyncio.ensure_future(work)
-        cancel = asyncio.create_task(self.raise_when_cancelled())
-        await asyncio.wait({task, cancel}, return_when=asyncio.FIRST_COMPLETED)
+        cancel = asyncio.create_task(self.cancel.wait())
         try:
-            if not task.done():
-                cancel.result()
+            await asyncio.wait({task, cancel}, return_when=asyncio.FIRST_COMPLETED)
+            if cancel.done():
+                self.log("cancel", why=self.why_cancelled)
+                self.advance(RunState.CANCEL_REQUESTED, note=self.why_cancelled, **self.warnings())
+                raise _Cancelled(self.why_cancelled)
             return await task
         finally:
             for one in (task, cancel):
                 one.cancel()
             await asyncio.gather(task, cancel, return_exceptions=True)
 
-    async def raise_when_cancelled(self) -> None:
-        await self.cancel.wait()
-        self.begin_cancel()
-
-    async def raise_when_out_of_time(self, limit_s: float) -> None:
-        await asyncio.sleep(limit_s)
-        self.why_cancelled = f"max_run_duration_seconds of {limit_s:g} s exceeded"
-        self.begin_cancel()
-
-    def begin_cancel(self) -> None:
-        """Raises ``_Cancelled``; once it has, more reasons to cancel change nothing."""
-        if self.record.state is RunState.CANCEL_REQUESTED:
-            raise _Cancelled(self.why_cancelled)
-        self.log("cancel", why=self.why_cancelled)
-        self.advance(RunState.CANCEL_REQUESTED, note=self.why_cancelled)
-        raise _Cancelled(self.why_cancelled)
-
-    async def raise_when_node_is_lost(self, board: Switchboard) -> None:
-        node = await asyncio.shield(board.lost)
-        self.log("node-lost", node=node)
-        raise NodeError(
-            f"{node} went away while its ranks were running: its agent was killed or crashed",
-            evidence=causes.tail(self.node_log(node), 5),
-            remedy="the kernel's log (`dmesg`) tells whether it ran out of memory; submit again",
-        )
-
-    async def watch_tasks(self, placement: Placement) -> bool:
-        """Follow the tasks' own reports, since launchers fall silent.
-
-        mpirun 5.0.11 can deadlock in its own clean-up after the ranks have ended (seen after a
-        rank failed), so what the tasks report decides once the launcher has had its time.
-
-        Returns:
-            True: a task failed ``LINGER_S`` ago; False: all tasks ended well ``LINGER_S`` ago.
-
-        Raises:
-            LaunchError: some task has not started in time.
-        """
-        launched = time.monotonic()
-        limit = self.job.launch_timeout_s
-        names = [task.name for task in placement.tasks]
-        reports = self.reports = {
-            name: TaskReport(self.record.file(wire.TASKS, name + ".jsonl")) for name in names
-        }
-        all_started = False
-        decided: float | None = None
-        wait_s = 0.01
-        while decided is None or time.monotonic() < decided + LINGER_S:
-            for report in reports.values():
-                report.refresh()
-            missing = [name for name, report in reports.items() if not report.started]
-            if not missing and not all_started:
-                all_started = True
-                self.log("all-ranks-started")
-            if missing and time.monotonic() > launched + limit:
-                raise LaunchError(
-                    f"{len(missing)} of {len(names)} ranks did not start within {limit:g} s: "
-                    f"{', '.join(missing[:8])}",
-                    evidence=causes.tail(next(reversed(self.logs.values()), "")),
-                    remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
-                )
-            failed = any(report.failed for report in reports.values())
-            if decided is None and (failed or all(report.ended for report in reports.values())):
-                decided = time.monotonic()
-            await asyncio.sleep(wait_s)
-            wait_s = min(_LOOK_TASKS_S, wait_s * 1.3)
-        self.log("launcher-lingers", after_s=LINGER_S)
-        return failed
+    def warnings(self) -> dict[str, str]:
+        return {"warning": self.warning} if self.warning else {}
 
     # -- the end ---------------------------------------------------------------------------
     def finish(self, error: SimgridError | None, cancelled: str | None) -> None:

@@ -41,9 +41,11 @@ def main(argv: List[str]) -> int:
             _start(path, node, int(shm_bytes), hosts, shared, rungs, alive_read)
     while True:  # agents, and without own process ids also what a killed agent left behind
         try:
-            os.wait()
+            _, status = os.wait()
         except ChildProcessError:
             break
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
+            break  # an agent failed, and said why; without this one the others end as well
         if "pid" not in rungs:
             _end_orphans(nodes)
     if network is not None:

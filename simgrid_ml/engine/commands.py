@@ -1,0 +1,180 @@
+"""The commands of a launch plan, from their spawn to the end of the last process of theirs.
+
+What decides the run is heard from two sides: the decisive commands end, and the tasks report for
+themselves (``node/rank.py``). The second is needed since mpirun 5.0.11 can deadlock in its own
+clean-up after a rank has failed: a launcher gets ``LINGER_S``, then the reports decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from simgrid_ml import wire
+from simgrid_ml.engine import causes
+from simgrid_ml.engine.agents import Process, Switchboard
+from simgrid_ml.engine.reports import TaskReport
+from simgrid_ml.errors import LaunchError, NodeError
+from simgrid_ml.launch.plan import LaunchPlan
+from simgrid_ml.record.run import RunRecord
+from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.placement import Placement
+
+__all__ = ["GRACE_S", "LINGER_S", "Commands"]
+
+GRACE_S = 5.0
+SHORT_GRACE_S = 0.5
+"""Between SIGTERM and SIGKILL, with and without tasks that may want to save something."""
+LINGER_S = 3.0
+"""What a launcher gets to end by itself after a task failed, or after all have ended."""
+_LOOK_S = 0.25
+
+
+class Commands:
+    """The commands of ``plan``.
+
+    Args:
+        logs: path of the log of each task, and of each command that has one of its own.
+        log: appends to the run's events.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        job: JobSpec,
+        plan: LaunchPlan,
+        placement: Placement,
+        logs: Mapping[str, str],
+        board: Switchboard,
+        log: Callable[..., None],
+    ) -> None:
+        self._record = record
+        self._job = job
+        self._plan = plan
+        self._placement = placement
+        self._logs = logs
+        self._board = board
+        self._log = log
+        self._reports = {
+            task.name: TaskReport(record.file(wire.TASKS, task.name + ".jsonl"))
+            for task in placement.tasks
+        }
+
+    async def run(self) -> None:
+        """Spawn them and wait until all tasks have ended well; afterwards nothing of them runs.
+
+        Raises:
+            RunFailed: a task did not end well.
+            LaunchError: the launcher failed, or some task did not start in time.
+            NodeError: a node went away.
+        """
+        oom_kills = causes.oom_kills()
+        processes = self._spawn()
+        lost = asyncio.create_task(self._raise_when_node_is_lost())
+        reports = asyncio.create_task(self._until_reports_decide())
+        decisive = {
+            asyncio.create_task(processes[name].wait(), name=name) for name in self._plan.decisive
+        }
+        try:
+            waiting: set[asyncio.Task[Any]] = set(decisive)
+            while waiting:
+                done, _ = await asyncio.wait(
+                    waiting | {lost, reports}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if lost in done:
+                    lost.result()
+                waiting -= done
+                if reports in done:
+                    reports.result()
+                    waiting.clear()
+                ended = {task.get_name(): task.result() for task in decisive if task.done()}
+                well = waiting or causes.all_ended_well(self._record, self._placement)
+                if any(ended.values()) or not well:
+                    raise causes.first_cause(
+                        self._record,
+                        self._placement,
+                        self._logs,
+                        ended,
+                        oom_kills,
+                        self._board.killed,
+                    )
+        finally:
+            watchers = {lost, reports, *decisive}
+            for task in watchers:
+                task.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            await self._end(processes)
+
+    def _spawn(self) -> dict[str, Process]:
+        processes = {}
+        for command in self._plan.commands:
+            log = self._logs.get(command.name) if command.log is not None else None
+            if log is not None:
+                os.makedirs(os.path.dirname(log), exist_ok=True)
+            processes[command.name] = self._board.spawn(
+                command.node, command.argv, command.environment, name=command.name, stdout=log
+            )
+        self._log("launched", commands=sorted(processes))
+        return processes
+
+    async def _raise_when_node_is_lost(self) -> None:
+        node = await asyncio.shield(self._board.lost)
+        self._log("node-lost", node=node)
+        raise NodeError(
+            f"{node} went away while its ranks were running: its agent was killed or crashed",
+            evidence=causes.tail(self._board.log_of(node), 5),
+            remedy="the kernel's log (`dmesg`) tells whether it ran out of memory; submit again",
+        )
+
+    async def _until_reports_decide(self) -> None:
+        """Returns ``LINGER_S`` after some task failed, or after all have ended.
+
+        Raises:
+            LaunchError: some task has not started in time.
+        """
+        reports = self._reports
+        deadline = time.monotonic() + self._job.launch_timeout_s
+        all_started = False
+        decided: float | None = None
+        wait_s = 0.01
+        while decided is None or time.monotonic() < decided + LINGER_S:
+            for report in reports.values():
+                report.refresh()
+            missing = [name for name, report in reports.items() if not report.started]
+            if not missing and not all_started:
+                all_started = True
+                self._log("all-ranks-started")
+            if missing and time.monotonic() > deadline:
+                raise self._not_started(missing)
+            failed = any(report.failed for report in reports.values())
+            if decided is None and (failed or all(report.ended for report in reports.values())):
+                decided = time.monotonic()
+            await asyncio.sleep(wait_s)
+            wait_s = min(_LOOK_S, wait_s * 1.3)
+        self._log("launcher-lingers", after_s=LINGER_S)
+
+    def _not_started(self, missing: list[str]) -> LaunchError:
+        return LaunchError(
+            f"{len(missing)} of {len(self._reports)} ranks did not start within "
+            f"{self._job.launch_timeout_s:g} s: {', '.join(missing[:8])}",
+            evidence=causes.tail(list(self._logs.values())[-1]),
+            remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
+        )
+
+    async def _end(self, processes: dict[str, Process]) -> None:
+        """TERM, grace; what still runs then ends with its node."""
+        running = [process for process in processes.values() if not process.has_exited]
+        for process in running:
+            process.signal(signal.SIGTERM)
+        if running:
+            waits = [asyncio.ensure_future(process.wait()) for process in running]
+            # A launcher that hangs after its last task has nothing left to end in peace.
+            busy = any(report.started and not report.ended for report in self._reports.values())
+            await asyncio.wait(waits, timeout=GRACE_S if busy else SHORT_GRACE_S)
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
