@@ -76,8 +76,8 @@ class Backend(Protocol):
         """
         ...
 
-    def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
-        """The node behind an agent's hello.
+    def describe(self, run_id: str, hello: Mapping[str, Any]) -> NodeInfo:
+        """The node of a run behind an agent's hello.
 
         Raises:
             NodeError: the host cannot give it what a node needs.

@@ -52,7 +52,7 @@ class ProcessBackend:
 
         wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
         hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
-        _write_hosts(hosts, request.nodes)
+        _write_hosts(hosts, request)
         shared = shared_folder(request.run_dir)
         argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), hosts]
         try:
@@ -78,7 +78,7 @@ class ProcessBackend:
             await ended
             shutil.rmtree(shared, ignore_errors=True)  # the nursery's task, unless it was killed
 
-    def describe(self, hello: Mapping[str, Any]) -> NodeInfo:
+    def describe(self, run_id: str, hello: Mapping[str, Any]) -> NodeInfo:
         variables = {"TMPDIR": hello["tmp"]}
         if hello["shm"] is not None:
             variables.update(dict.fromkeys(_SHM_VARIABLES, hello["shm"]))
@@ -88,7 +88,7 @@ class ProcessBackend:
             hostname = hello["node"]
         return NodeInfo(
             name=hello["node"],
-            address=_address(hello["node"]),
+            address=_address(run_id, hello["node"]),
             interface="lo",
             hostname=hostname,
             package=PACKAGE,
@@ -100,9 +100,11 @@ class ProcessBackend:
         )
 
 
-def _address(node: str) -> str:
-    """A loopback address of the node's own: servers bound to it do not meet other nodes'."""
-    return f"127.0.1.{int(node[len('node') :]) + 1}"
+def _address(run_id: str, node: str) -> str:
+    """A loopback address of the node's own: what binds to it meets no other node or run."""
+    network = int(hashlib.sha256(run_id.encode()).hexdigest(), 16) % 0xE000 + 0x1000
+    number = network * 256 + int(node[len("node") :]) + 1
+    return f"127.{number >> 16}.{number >> 8 & 255}.{number & 255}"
 
 
 def shared_folder(run_dir: str) -> str:
@@ -110,14 +112,14 @@ def shared_folder(run_dir: str) -> str:
     return f"/dev/shm/{wire.LABEL}-{hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]}"
 
 
-def _write_hosts(path: str, nodes: tuple[str, ...]) -> None:
+def _write_hosts(path: str, request: NodesRequest) -> None:
     """``/etc/hosts`` of the nodes: the host's, and each other's names."""
     try:
         with open("/etc/hosts", encoding="utf-8") as stream:
             lines = [stream.read()]
     except OSError:
         lines = ["127.0.0.1 localhost\n"]
-    lines += [f"{_address(node)} {node}\n" for node in nodes]
+    lines += [f"{_address(request.run_id, node)} {node}\n" for node in request.nodes]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as stream:
         stream.write("\n".join(lines))

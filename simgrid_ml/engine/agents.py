@@ -221,6 +221,8 @@ class Switchboard:
         self, hello: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         node = hello["node"]
+        if node in self._hellos:
+            return  # an impostor: an agent says hello once
         self._agents[node] = writer
         if self._dismissed:  # it was still starting when the others were told
             self.tell(node, op="bye")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
 from simgrid_ml import wire
-from simgrid_ml.errors import ConflictError, RunFailed
+from simgrid_ml.errors import RunFailed
 from simgrid_ml.launch import dialect
+from simgrid_ml.record.collect import collect_files
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, Era
 from simgrid_ml.spec.job import JobSpec
@@ -21,38 +21,15 @@ __all__ = ["collect", "write_closing_lines", "write_node_log", "write_process_fi
 
 
 def collect(record: RunRecord) -> tuple[int, RunFailed | None]:
-    """Keep ``./outputs`` and ``./logs`` of every working directory as artifacts.
-
-    Returns:
-        how many files were kept, and the error of those whose names were taken: with private
-        working directories two nodes may have written the same name, and only the first is kept.
-    """
-    kept = 0
-    clashes = []
-    for work in record.work_directories():
-        for folder in (wire.OUTPUTS, wire.LOGS):
-            for name, path in _files(os.path.join(work, folder)):
-                try:
-                    record.keep_artifact(f"{folder}/{name}", path)
-                    kept += 1
-                except ConflictError as error:
-                    clashes.append(f"UserError: {error.cause}")
+    """Keep ``./outputs`` and ``./logs``; how many files, and the error of names that were taken."""
+    kept, clashes = collect_files(record)
     if not clashes:
         return kept, None
     return kept, RunFailed(
         f"{len(clashes)} artifacts could not be collected, their names were taken",
-        evidence="\n".join(clashes[:20]),
+        evidence="\n".join(f"UserError: {clash}" for clash in clashes[:20]),
         remedy="put the rank into the names, or let only rank 0 write shared names",
     )
-
-
-def _files(folder: str) -> Iterator[tuple[str, str]]:
-    for base, folders, files in os.walk(folder):
-        folders.sort()
-        for file in sorted(files):
-            path = os.path.join(base, file)
-            if os.path.isfile(path):
-                yield os.path.relpath(path, folder).replace(os.sep, "/"), path
 
 
 def write_node_log(

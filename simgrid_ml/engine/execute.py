@@ -49,6 +49,15 @@ class _Cancelled(Exception):
 
 async def execute(record: RunRecord) -> None:
     """Carry out the run in ``record``; returns when it is sealed. The caller holds its lock."""
+    try:
+        await _execute(record)
+    except Exception as last:  # whatever it was, the run must not stay in between
+        if not record.state.is_terminal:
+            record.advance(RunState.FAILED, error=_defect(last).to_json())
+        raise
+
+
+async def _execute(record: RunRecord) -> None:
     story = _Story(record)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,10 +74,7 @@ async def execute(record: RunRecord) -> None:
     except OSError as first:
         error = _host_error(first)
     except Exception as first:  # a defect of ours must end the run as well
-        error = HostError(
-            f"the supervisor failed: {first!r}", remedy="please report it with supervisor.log"
-        )
-        error.__cause__ = first
+        error = _defect(first)
     finally:
         watch.cancel()
     if error is not None and error.__cause__ is not None:
@@ -136,7 +142,9 @@ class _Story:
     ) -> None:
         """From nodes that are up to commands that have ended."""
         record, job = self.record, self.job
-        self.nodes = {name: self.backend.describe(hellos[name]) for name in placement.nodes}
+        self.nodes = {
+            name: self.backend.describe(record.id, hellos[name]) for name in placement.nodes
+        }
         self.tell_of_nodes(placement)
         head = self.nodes[placement.nodes[0]]
         rank_files.lay_out(record, self.cluster, placement, head)
@@ -199,7 +207,10 @@ class _Story:
             stop.set()
             await asyncio.gather(built, return_exceptions=True)
             raise
-        write_json(self.record.file(wire.ENVIRONMENT), environment.to_json())
+        document = environment.to_json()
+        if self.job.environment.image is not None:
+            document.update(image=self.job.environment.image, image_used=False)
+        write_json(self.record.file(wire.ENVIRONMENT), document)
         self.log("environment", cached=environment.cached, lock=environment.lock_hash)
         return environment
 
@@ -318,6 +329,14 @@ class _Story:
 
     def log(self, event: str, **fields: Any) -> None:
         self.events.append({"t": time.time(), "event": event, **fields})
+
+
+def _defect(error: Exception) -> HostError:
+    made = HostError(
+        f"the supervisor failed: {error!r}", remedy="please report it with supervisor.log"
+    )
+    made.__cause__ = error
+    return made
 
 
 def _host_error(error: OSError) -> HostError:

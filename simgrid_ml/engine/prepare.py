@@ -70,7 +70,7 @@ def submit(
         "created": time.time(),
         **(extra or {}),
     }
-    record = store.create(experiment, spec, run_id)
+    record, lock = store.create_held(experiment, spec, run_id)
     try:
         taken = snapshot.take(
             job.source, record.file(wire.CODE), limit_bytes=job.snapshot_limit_bytes
@@ -78,10 +78,12 @@ def submit(
         given = {"ContentSnapshotId": taken.id, **(properties or {})}
         _write_attributes(record, tags or {}, given)
         write_json(record.file(wire.PROVENANCE), _provenance(taken))
-        _start_supervisor(record)
+        _start_supervisor(record, lock)
     except BaseException:
         shutil.rmtree(record.path, ignore_errors=True)
         raise
+    finally:
+        lock.close()  # the supervisor has its own descriptor of it
     return record
 
 
@@ -147,16 +149,12 @@ def _provenance(taken: snapshot.Snapshot) -> dict[str, Any]:
     }
 
 
-def _start_supervisor(record: RunRecord) -> None:
-    """Start the detached supervisor; it inherits the run's lock, held from now on."""
-    lock = RunLock.take(record.path)
-    if lock is None:
-        raise HostError(f"somebody else holds the lock of the new run {record.id}")
+def _start_supervisor(record: RunRecord, lock: RunLock) -> None:
+    """Start the detached supervisor; it inherits the run's lock."""
     # The shell ends at once, so the supervisor is nobody's child and leaves no zombie here.
     argv = ["/bin/sh", "-c", '"$@" </dev/null >>"$0" 2>&1 &', record.file(wire.SUPERVISOR_LOG)]
     supervisor = [sys.executable, "-m", "simgrid_ml.engine.supervisor", record.path, str(lock.fd)]
     try:
-        os.set_inheritable(lock.fd, True)
         subprocess.run(
             argv + supervisor,
             check=True,
@@ -169,5 +167,3 @@ def _start_supervisor(record: RunRecord) -> None:
             f"the supervisor of run {record.id} could not be started: {error}",
             remedy="check that this Python and /bin/sh can be run",
         ) from error
-    finally:
-        lock.close()

@@ -112,12 +112,14 @@ def write_launch(
     )
     addresses = {name: node.address for name, node in nodes.items()}
     environment = {
-        "PYTHONPATH": record.file(wire.PYTHONPATH),
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
         # and ranks that outnumber cores then wait for each other's threads.
         "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),
         **dialect.common_variables(identity, job, cluster, placement, addresses),
         **job.variables,
+        "PYTHONPATH": ":".join(
+            filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
+        ),
     }
     for folder in (wire.TASKS, wire.LAUNCH_TASKS):
         os.makedirs(record.file(folder), exist_ok=True)

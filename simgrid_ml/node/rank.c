@@ -173,6 +173,10 @@ int main(int argc, char **argv) {
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
 
+    /* The child gets them as well: same group. */
+    struct sigaction nothing = {.sa_handler = ignore, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &nothing, NULL);
+    sigaction(SIGINT, &nothing, NULL);
     int ready[2];
     pid_t child;
     if (pipe2(ready, O_CLOEXEC) != 0 || (child = fork()) < 0) {
@@ -181,15 +185,13 @@ int main(int argc, char **argv) {
     }
     if (child == 0) {
         char byte;
+        signal(SIGTERM, SIG_DFL);
+        signal(SIGINT, SIG_DFL);
         close(ready[1]);
         (void)!read(ready[0], &byte, 1); /* not a line of output before the report of the start */
         become(log, folder);
     }
     close(ready[0]);
-    /* The child gets them as well: same group. */
-    struct sigaction nothing = {.sa_handler = ignore, .sa_flags = SA_RESTART};
-    sigaction(SIGTERM, &nothing, NULL);
-    sigaction(SIGINT, &nothing, NULL);
     journal_start(journal, child, identity);
     close(ready[1]);
 

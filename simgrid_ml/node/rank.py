@@ -37,14 +37,17 @@ def main(argv: List[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    ends = (signal.SIGTERM, signal.SIGINT)
+    for number in ends:
+        signal.signal(number, lambda *_: None)  # the child gets it as well: same group
     child = os.fork()
     if child == 0:
+        for number in ends:
+            signal.signal(number, signal.SIG_DFL)
         os.close(ready_write)
         os.read(ready_read, 1)  # not a line of output before the report of the start
         _become(task)
     os.close(ready_read)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # the child gets it as well: same group
     journal = Journal(task.journal)
     journal.append(
         {

@@ -26,19 +26,20 @@ BACKENDS = """
         async def nodes(self, request):
             while not os.path.exists(os.environ["HELD_UNTIL"]):
                 await asyncio.sleep(0.01)
-            async with super().nodes(request):
-                yield
+            async with super().nodes(request) as ended:
+                yield ended
 
     class Silent(process.ProcessBackend):
         "Says that its nodes are started, and starts none."
         @contextlib.asynccontextmanager
         async def nodes(self, request):
-            yield
+            yield None
 
     class Broken(process.ProcessBackend):
         "Its agents fail at once."
-        def __init__(self):
+        def nodes(self, request):
             process._AGENT = os.path.join(os.path.dirname(__file__), "broken_agent.py")
+            return super().nodes(request)
 """
 
 
