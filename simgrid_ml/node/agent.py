@@ -26,6 +26,8 @@ from simgrid_ml.node import isolation
 from simgrid_ml.node.protocol import Connection, connect
 
 _PR_SET_CHILD_SUBREAPER = 36
+_NO_MOUNTS = 77
+"""Exit code of an agent that got its namespaces and may not mount in them."""
 
 
 def main(argv: List[str]) -> int:
@@ -35,25 +37,43 @@ def main(argv: List[str]) -> int:
     _become_subreaper()
     network = _network()  # held open until the last agent is gone
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)  # its closing ends the agents
-    for node in nodes:
-        if os.fork() == 0:
-            os.close(alive_write)
-            _start(path, node, int(shm_bytes), hosts, shared, rungs, alive_read)
-    while True:  # agents, and without own process ids also what a killed agent left behind
-        try:
-            _, status = os.wait()
-        except ChildProcessError:
+    limits: List[str] = []
+    while True:
+        for node in nodes:
+            if os.fork() == 0:
+                os.close(alive_write)
+                _start(path, node, int(shm_bytes), hosts, shared, rungs, limits, alive_read)
+        if _outlive_agents(rungs, nodes) != _NO_MOUNTS:
             break
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
-            break  # an agent failed, and said why; without this one the others end as well
-        if "pid" not in rungs:
-            _end_orphans(nodes)
+        rungs = isolation.HOSTNAME
+        limits = ["no own mounts, and so no own processes: the host refuses them"]
     if network is not None:
         os.close(network)
     import shutil  # not for the agents
 
     shutil.rmtree(shared, ignore_errors=True)
     return 0
+
+
+def _outlive_agents(rungs: Tuple[str, ...], nodes: List[str]) -> int:
+    """Wait for the agents, and without own process ids also for what a killed one left behind.
+
+    Returns:
+        0, when all have ended; ``_NO_MOUNTS``, when all have, as they can have no mounts; or the
+        code of the first that failed: it said why, and without the nursery the others end as well.
+    """
+    code = 0
+    while True:
+        try:
+            _, status = os.wait()
+        except ChildProcessError:
+            return code
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
+            code = os.WEXITSTATUS(status)
+            if code != _NO_MOUNTS:
+                return code
+        if "pid" not in rungs:
+            _end_orphans(nodes)
 
 
 def _network() -> Optional[int]:
@@ -76,6 +96,7 @@ def _start(
     hosts: str,
     shared: str,
     wanted: Tuple[str, ...],
+    limits: List[str],
     nursery: int,
 ) -> NoReturn:
     """In a child of the nursery: become the agent of ``node``. Never returns."""
@@ -90,11 +111,14 @@ def _start(
         tmp = os.path.join(os.path.dirname(hosts), node)
         os.makedirs(tmp, exist_ok=True)
         if "mount" in have:
-            isolation.enter_mounts(shm_bytes, hosts, tmp)
+            try:
+                isolation.enter_mounts(shm_bytes, hosts, tmp)
+            except OSError:  # a container that hides parts of /proc: no way back from here
+                os._exit(_NO_MOUNTS)
             folders = {"tmp": isolation.TMP, "shm": None}
         else:
             folders = isolation.shared_folders(shared, tmp)
-        Agent(connection, node, have, refused, folders).serve(nursery)
+        Agent(connection, node, have, limits + refused, folders).serve(nursery)
         code = 0
     except BaseException as error:
         sys.stderr.write(f"agent of {node}: {error!r}\n")

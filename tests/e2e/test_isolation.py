@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,7 @@ print(json.dumps([placed["node_info"]["node1"], log(record, 3), story(record)]))
 REACHABLE = """
 set -e
 umask 022
+[ -z "$HIDE" ] || mount -t tmpfs none "$HIDE"
 hold=$(mktemp -d)
 trap 'rmdir "$hold" 2>/dev/null || true' EXIT
 top=$1; shift
@@ -121,7 +123,7 @@ def test_a_user_without_privileges_gets_the_same(
     isolation: str,
 ) -> None:
     interpreter = ensure(workspace.environment).python
-    folder = _public_folder(tmp_path)
+    folder = _public_folder()
     try:
         argv = [sys.executable, "-c", NOBODY, str(folder), interpreter, SEES]
         answer = _as_nobody(argv, folder, isolation, interpreter)
@@ -137,16 +139,34 @@ def test_a_user_without_privileges_gets_the_same(
         shutil.rmtree(folder)
 
 
-def _public_folder(tmp_path: Path) -> Path:
-    import tempfile
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to hide a part of /proc")
+def test_a_host_that_refuses_mounts_gives_host_names_at_least(
+    tmp_path: Path, workspace: Runs
+) -> None:
+    # As in most containers: a part of /proc is hidden, so the kernel lets nobody mount another.
+    interpreter = ensure(workspace.environment).python
+    folder = _public_folder()
+    try:
+        argv = [sys.executable, "-c", NOBODY, str(folder), interpreter, SEES]
+        answer = _as_nobody(argv, folder, "full", interpreter, hide="/proc/tty")
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        info, said, story_ = json.loads(answer.stdout)
+        seen = json.loads(said)
+        assert (seen["host"], seen["sum"]) == ("node1", 6), story_
+        assert info["isolation"] in (["hostname"], []), story_
+        assert "no own" in info["limits"][0]
+    finally:
+        shutil.rmtree(folder)
 
+
+def _public_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="simgrid-ml-nobody-"))
     os.chown(folder, 65534, 65534)
     return folder
 
 
 def _as_nobody(
-    argv: list[str], folder: Path, isolation: str, interpreter: str
+    argv: list[str], folder: Path, isolation: str, interpreter: str, hide: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run ``argv`` as the user nobody, who may look into all that is needed for it.
 
@@ -166,6 +186,7 @@ def _as_nobody(
     keep = sorted(closed)
     keep = [path for path in keep if not any(path.startswith(k + "/") for k in keep)]
     environment = {
+        "HIDE": hide,
         "HOME": str(folder),
         "PATH": os.environ["PATH"],
         "PYTHONPATH": package,
