@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Dict, Optional
 
-from simgrid_ml.azure.errors import AzureMLException, UserErrorException, to_azure
+from simgrid_ml.azure.errors import UserErrorException, to_azure
 from simgrid_ml.errors import ConflictError, SimgridError
 from simgrid_ml.record.run import MOVES, RunLock, RunRecord, RunState
 from simgrid_ml.record.store import RunStore
@@ -40,7 +40,7 @@ def create(
     while True:
         wanted = run_id or (f"{parent}_{number}" if parent else None)
         try:
-            record = store.create(experiment, spec, wanted)
+            record, lock = store.create_held(experiment, spec, wanted)
             break
         except ConflictError as error:
             if run_id is not None or parent is None:
@@ -48,9 +48,6 @@ def create(
             number += 1  # another rank has created a child
         except SimgridError as error:
             raise to_azure(error) from error
-    lock = RunLock.take(record.path)
-    if lock is None:
-        raise AzureMLException(f"somebody else holds the lock of the new run {record.id}")
     _held[record.path] = lock
     return record
 

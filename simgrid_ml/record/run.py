@@ -208,7 +208,7 @@ class RunRecord:
 
     # -- cancellation ----------------------------------------------------------------------
     def request_cancel(self) -> None:
-        """Ask for cancellation; a run without a supervisor is ended here and now.
+        """Ask for cancellation; a run without a supervisor is ended, and kept, here and now.
 
         A run that has ended stays as it is.
         """
@@ -227,8 +227,13 @@ class RunRecord:
                     and RunState.CANCEL_REQUESTED in MOVES[state]
                 ):
                     self.advance(RunState.CANCEL_REQUESTED)
-                self.advance(RunState.CANCELED, note="its supervisor was gone")
+                if not os.path.exists(self.file(wire.ARTIFACT_INDEX)):
+                    from simgrid_ml.record.collect import collect_files  # it knows this module
+
+                    collect_files(self)
+                    self.seal()
                 self.tidy()
+                self.advance(RunState.CANCELED, note="its supervisor was gone")
         finally:
             lock.close()
 

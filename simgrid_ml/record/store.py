@@ -7,12 +7,12 @@ import re
 import secrets
 import shutil
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from simgrid_ml import wire
 from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
 from simgrid_ml.record.journal import read_json, write_json
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunLock, RunRecord, RunState
 
 __all__ = ["RunStore", "cache_home", "state_home"]
 
@@ -58,7 +58,19 @@ class RunStore:
     def create(
         self, experiment: str, spec: Dict[str, Any], run_id: Optional[str] = None
     ) -> RunRecord:
-        """A new run directory in state NotStarted; ``spec`` must not hold ``run_id`` yet.
+        """A new run directory in state NotStarted that nobody carries out; see ``create_held``."""
+        record, lock = self.create_held(experiment, spec, run_id)
+        lock.close()
+        os.unlink(record.file(wire.LOCK))
+        return record
+
+    def create_held(
+        self, experiment: str, spec: Dict[str, Any], run_id: Optional[str] = None
+    ) -> Tuple[RunRecord, RunLock]:
+        """A new run directory in state NotStarted, and its lock.
+
+        The lock is held before the run can be seen: at no moment does it look abandoned, and if
+        the caller dies it does from then on. ``spec`` must not hold ``run_id`` yet.
 
         Raises:
             SpecError: the experiment's name breaks Azure's rule, or the run id no file may have.
@@ -79,12 +91,14 @@ class RunStore:
             os.mkdir(path)
         except FileExistsError:
             raise ConflictError(f"run {wanted} exists", remedy="choose another run id") from None
+        lock = RunLock.take(path)
+        assert lock is not None, "nobody else knows of the folder yet"
         write_json(
             os.path.join(path, wire.SPEC), {**spec, "experiment": experiment, "run_id": wanted}
         )
         record = RunRecord(path)
         record.advance(RunState.NOT_STARTED)
-        return record
+        return record, lock
 
     def open(self, run_id: str) -> RunRecord:
         """The run called ``run_id``, or the only one whose id begins with or ends in it.

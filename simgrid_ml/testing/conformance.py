@@ -373,7 +373,7 @@ async def up(backend: Backend, folder: str, count: int) -> AsyncIterator[Nodes]:
         await stack.enter_async_context(backend.nodes(request))
         stack.callback(board.dismiss)
         hellos = await board.hellos(names, _DEADLINE_S)
-        infos.update({name: backend.describe(hellos[name]) for name in names})
+        infos.update({name: backend.describe(request.run_id, hellos[name]) for name in names})
         yield Nodes(board, infos, folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,26 @@ def test_a_host_without_a_compiler_gets_the_same_from_the_programs_in_python(
     assert "exited with code 7" in cause(failed), story(failed)
     command = record.document(wire.LAUNCH)["plan"]["commands"][0]["argv"]
     assert any(word.endswith("rank.py") for word in command)
+
+
+def test_a_python_path_of_the_users_is_added_to_ours(workspace: Runs) -> None:
+    script = """
+        import os, helper
+        from azureml.core import Run
+        print(helper.NAME, Run.get_context().id == os.environ["AZUREML_RUN_ID"])
+    """
+    files = {"train.py": textwrap.dedent(script), "lib/helper.py": "NAME = 'found'"}
+    record = workspace.completed(
+        None,
+        source=workspace.source(files),
+        entry_script="train.py",
+        variables={"PYTHONPATH": "lib"},
+        mpi=(1, 1),
+    )
+    assert "found True" in log(record)
+
+
+def test_two_runs_at_a_time_have_addresses_of_their_own(workspace: Runs) -> None:
+    script = "import os; print(os.environ['AZ_BATCH_NODE_LIST'])"
+    first, second = (workspace.completed(script, nodes=2) for _ in range(2))
+    assert not set(log(first).split()[0].split(";")) & set(log(second).split()[0].split(";"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from simgrid_ml import wire
 from simgrid_ml.record.follow import follow
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.value import to_plain
@@ -164,3 +165,26 @@ def test_submitting_leaves_no_zombie_and_no_open_file(workspace: Runs) -> None:
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
     assert record.state is RunState.COMPLETED
+
+
+def test_what_a_killed_supervisor_left_is_kept_when_the_run_is_cancelled(
+    workspace: Runs,
+) -> None:
+    record = workspace.submit(
+        """
+        import time
+        open("outputs/model.txt", "w").write("weights")
+        open("logs/progress.txt", "w").write("half way")
+        time.sleep(600)
+        """
+    )
+    progress = record.file(wire.WORK, "logs", "progress.txt")
+    wait_until(lambda: os.path.exists(progress), "the outputs are written")
+    supervisor = RunProcesses(record).supervisor()
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: record.state is RunState.NOT_RESPONDING, "the run looks abandoned")
+    record.request_cancel()
+    assert record.state is RunState.CANCELED, story(record)
+    names = [artifact.name for artifact in record.artifacts()]
+    assert {"outputs/model.txt", "logs/progress.txt"} <= set(names)
+    assert os.path.exists(record.file(wire.ARTIFACT_INDEX))

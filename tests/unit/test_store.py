@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,12 @@ def test_the_state_home_follows_the_variables(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert state_home() == "/home/me/.local/share/simgrid-ml"
+
+
+def test_a_run_is_held_before_it_can_be_seen_and_abandoned_when_its_creator_dies(
+    tmp_path: Path,
+) -> None:
+    record, lock = RunStore(str(tmp_path)).create_held("e", {})
+    assert record.state is RunState.NOT_STARTED
+    lock.close()  # as the kernel does for a creator that is killed
+    assert record.state is RunState.NOT_RESPONDING
