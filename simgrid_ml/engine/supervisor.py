@@ -5,19 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from typing import Any
 
-modules: dict[str, Any] = sys.modules
-modules.setdefault("ssl", None)  # asyncio takes it along, 7 ms of every start; nobody here uses it
-import asyncio  # noqa: E402
-
-if modules["ssl"] is None:
-    del modules["ssl"]
-
-from simgrid_ml.engine.execute import execute  # noqa: E402
-from simgrid_ml.record.run import RunLock, RunRecord  # noqa: E402
+from simgrid_ml.engine.execute import execute
+from simgrid_ml.record.run import RunLock, RunRecord
 
 
 def main(argv: list[str]) -> int:

@@ -53,7 +53,7 @@ class LaunchPlan:
 
     Attributes:
         abort_on_error: a failing task leaves at once, without its exit handlers.
-        settings: what was set and why, for the run's record.
+        settings: what Open MPI was told, for the run's record.
     """
 
     commands: tuple[Command, ...]

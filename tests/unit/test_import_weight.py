@@ -43,7 +43,6 @@ def test_the_supervisor_starts_without_what_only_some_runs_need() -> None:
         "import simgrid_ml.engine.supervisor; simgrid_ml.engine.plugins.backend('process')"
     )
     heavy = {
-        "ssl",
         "importlib.metadata",
         "packaging",
         "pathspec",
