@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
     UserErrorException,
@@ -268,7 +268,7 @@ class AmlComputeProvisioningConfiguration:
             )
 
 
-class ComputeTarget:
+class ComputeTarget(metaclass=Gaps):
     """``ComputeTarget(workspace, name)`` gives the ``AmlCompute`` of that name.
 
     Raises:
@@ -318,10 +318,6 @@ class ComputeTarget:
         }
         _put(workspace, _spec(name, provisioning_configuration), azure)
         return ComputeTarget(workspace, name)
-
-    @staticmethod
-    def attach(workspace: Any, name: str, attach_configuration: Any) -> ComputeTarget:
-        raise not_emulated("attaching machines", remedy="create an AmlCompute")
 
     @staticmethod
     def list(workspace: Any) -> list[Any]:
@@ -638,26 +634,6 @@ class AmlCompute(ComputeTarget):
             }
             for size in VM_SIZES.values()
         ]
-
-    @staticmethod
-    def list_usages(workspace: Any, show_all: bool = False, location: str | None = None) -> Any:
-        raise not_emulated("quotas")
-
-    @staticmethod
-    def list_quotas(workspace: Any, location: str | None = None) -> Any:
-        raise not_emulated("quotas")
-
-    @staticmethod
-    def update_quotas(
-        workspace: Any, vm_family: Any, limit: Any = None, location: str | None = None
-    ) -> Any:
-        raise not_emulated("quotas")
-
-    def add_identity(self, identity_type: str, identity_id: Any = None) -> None:
-        raise not_emulated("identities of a cluster")
-
-    def remove_identity(self, identity_id: Any = None) -> None:
-        raise not_emulated("identities of a cluster")
 
     def __getattr__(self, name: str) -> Any:
         return missing_member(self, name)

@@ -7,11 +7,25 @@ it loads late and what it refuses, so the page cannot say anything else than the
 from __future__ import annotations
 
 import importlib
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type
 
-from simgrid_ml.azure.errors import not_emulated
+from simgrid_ml.azure import errors
+from simgrid_ml.azure.errors import NotEmulatedMember, NotEmulatedName, not_emulated
+from simgrid_ml.errors import NotEmulated
 
-__all__ = ["EMULATED", "MEMBERS", "MISSING", "PARTLY", "Gaps", "getter", "missing_member", "render"]
+__all__ = [
+    "EMULATED",
+    "MEMBERS",
+    "MISSING",
+    "PARTLY",
+    "Gaps",
+    "getter",
+    "missing_member",
+    "refuse_other_modules",
+    "render",
+]
 
 _DEPLOY = "deployment is not emulated, training is"
 _DATA = "datasets and datastores: planned"
@@ -20,6 +34,7 @@ _CLOUD = "belongs to the cloud's resources"
 _OTHER_COMPUTE = "the emulated target is AmlCompute; `compute_target='local'` runs on one node"
 _SPARK = "Spark and Databricks are not emulated"
 _PIPELINE = "pipelines are not emulated; submit each step as a run"
+_REINFORCEMENT = "reinforcement learning with Ray is not emulated"
 _LATER = (_DATA, _HYPERDRIVE)
 
 
@@ -27,26 +42,7 @@ def _all_from(origin: str, *names: str) -> Dict[str, str]:
     return dict.fromkeys(names, f"simgrid_ml.azure.{origin}")
 
 
-_EXCEPTIONS = _all_from(
-    "errors",
-    "ActivityFailedException",
-    "AuthenticationException",
-    "AzureMLAggregatedException",
-    "AzureMLException",
-    "ComputeTargetException",
-    "DiscoveryUrlNotFoundException",
-    "ExperimentExecutionException",
-    "ModelNotFoundException",
-    "ModelPathNotFoundException",
-    "ProjectSystemException",
-    "RunConfigurationException",
-    "RunEnvironmentException",
-    "SnapshotException",
-    "TrainingException",
-    "UserErrorException",
-    "WebserviceException",
-    "WorkspaceException",
-)
+_EXCEPTIONS = _all_from("errors", *(name for name in errors.__all__ if name.endswith("Exception")))
 
 EMULATED: Mapping[str, Mapping[str, str]] = {
     "azureml.core": {
@@ -163,6 +159,9 @@ _HYPERDRIVE_NAMES = (
 )
 
 MISSING: Mapping[str, Mapping[str, str]] = {
+    "azureml.contrib.train.rl": dict.fromkeys(
+        ("Ray", "ReinforcementLearningEstimator", "WorkerConfiguration"), _REINFORCEMENT
+    ),
     "azureml.core": {
         "Dataset": _DATA,
         "Datastore": _DATA,
@@ -260,12 +259,12 @@ PARTLY: Mapping[str, Tuple[str, str]] = {
 MEMBERS: Mapping[str, Mapping[str, str]] = {
     "AmlCompute": {
         "add_identity": _CLOUD,
-        "attach": _OTHER_COMPUTE,
         "list_quotas": _CLOUD,
         "list_usages": _CLOUD,
         "remove_identity": _CLOUD,
         "update_quotas": _CLOUD,
     },
+    "ComputeTarget": {"attach": _OTHER_COMPUTE},
     "Experiment": {
         "from_directory": "use Experiment(workspace, name)",
         "identity": "use name or id",
@@ -291,7 +290,7 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
         "add_private_endpoint": _CLOUD,
         "datasets": _DATA,
         "datastores": _DATA,
-        "delete": "`simgrid-ml clean` removes what runs left",
+        "delete": "`simgrid-ml runs delete` removes its runs",
         "delete_connection": _CLOUD,
         "delete_private_endpoint_connection": _CLOUD,
         "diagnose_workspace": "use `simgrid-ml doctor`",
@@ -323,14 +322,47 @@ def getter(module: str) -> Callable[[str], Any]:
         origin = EMULATED.get(module, {}).get(name)
         if origin is not None:
             return getattr(importlib.import_module(origin), name)
-        inside = f"{module}.{name}"
-        is_module = any(f"{known}.".startswith(f"{inside}.") for known in (*EMULATED, *MISSING))
-        if name.startswith("_") or is_module:  # the import system looks here before it loads one
+        # The import system looks here before it loads a module.
+        if name.startswith("_") or _leads_to_known(f"{module}.{name}"):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        reason = MISSING.get(module, {}).get(name, "")
-        raise not_emulated(f"{module}.{name}", remedy=reason, later=reason in _LATER)
+        raise _missing(f"{module}.{name}", MISSING.get(module, {}).get(name, ""), NotEmulatedName)
 
     return find
+
+
+def _leads_to_known(module: str) -> bool:
+    """Whether the module, or one inside it, is in the tables."""
+    return any(f"{known}.".startswith(f"{module}.") for known in (*EMULATED, *MISSING))
+
+
+class _OtherModules:
+    """Finds what the stand-in has no file for: refuses it, or makes a package on the way to it.
+
+    So ``import azureml.contrib.train.rl`` is refused by its full name, and not at the first dot.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
+        if not name.startswith("azureml."):
+            return None
+        if name not in MISSING and _leads_to_known(name):
+            return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+        reasons = set(MISSING.get(name, {}).values())
+        raise _missing(name, reasons.pop() if len(reasons) == 1 else "", NotEmulatedName)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """An ordinary one."""
+
+    def exec_module(self, module: Any) -> None:
+        module.__getattr__ = getter(module.__name__)
+
+
+_OTHER_MODULES = _OtherModules()
+
+
+def refuse_other_modules() -> None:
+    """From now on, ``import azureml.x`` of what has no file raises ``NotEmulated``."""
+    if _OTHER_MODULES not in sys.meta_path:
+        sys.meta_path.append(_OTHER_MODULES)
 
 
 class Gaps(type):
@@ -349,8 +381,12 @@ def _refuse(kind: type, name: str) -> Any:
     for base in kind.__mro__:
         reason = MEMBERS.get(base.__name__, {}).get(name)
         if reason is not None:
-            raise not_emulated(f"{base.__name__}.{name}", remedy=reason, later=reason in _LATER)
+            raise _missing(f"{base.__name__}.{name}", reason, NotEmulatedMember)
     raise AttributeError(f"{kind.__name__!r} has no attribute {name!r}")
+
+
+def _missing(what: str, reason: str, kind: Type[NotEmulated]) -> NotEmulated:
+    return not_emulated(what, remedy=reason, later=reason in _LATER, kind=kind)
 
 
 def render() -> str:
@@ -361,8 +397,9 @@ def render() -> str:
         "Generated by `python -m simgrid_ml.azure.coverage`; a test holds it against the code.",
         "",
         "Names marked *yes* can be imported from `azureml` unchanged: in a job's script, and in a",
-        "driver started with `simgrid-ml python`. All others raise `NotEmulated`, also where the",
-        "name is of a part of the SDK that is not listed.",
+        "driver started with `simgrid-ml python`. Everything else of `azureml`, listed or not,",
+        "raises `NotEmulated`: an `ImportError` for modules and their names, an `AttributeError`",
+        "for members of classes.",
         "",
     ]
     for module in sorted({*EMULATED, *MISSING}):

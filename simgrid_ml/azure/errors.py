@@ -15,7 +15,6 @@ from simgrid_ml import errors
 
 __all__ = [
     "COVERAGE_PAGE",
-    "ActivityCanceledException",
     "ActivityFailedException",
     "AuthenticationException",
     "AzureMLAggregatedException",
@@ -25,6 +24,8 @@ __all__ = [
     "ExperimentExecutionException",
     "ModelNotFoundException",
     "ModelPathNotFoundException",
+    "NotEmulatedMember",
+    "NotEmulatedName",
     "ProjectSystemException",
     "RunConfigurationException",
     "RunEnvironmentException",
@@ -217,13 +218,6 @@ class ActivityFailedException(AzureMLException):
         super().__init__(f"Activity Failed:\n{error_details}", **kwargs)
 
 
-class ActivityCanceledException(AzureMLException):
-    """The run that was waited for was canceled."""
-
-    def __init__(self, cancellation_source: Optional[str] = None, **kwargs: Any) -> None:
-        super().__init__("Activity Canceled", **kwargs)
-
-
 class AzureMLAggregatedException(AzureMLException):
     """Several errors of one request, one line each."""
 
@@ -281,16 +275,29 @@ def to_azure(
     raise AssertionError(f"{type(error).__name__} is no SimgridError")
 
 
-def not_emulated(what: str, *, remedy: str = "", later: bool = False) -> errors.NotEmulated:
+class NotEmulatedName(errors.NotEmulated, ImportError):
+    """A module or a name of one: ``try: from azureml.core import Dataset`` may go without."""
+
+
+class NotEmulatedMember(errors.NotEmulated, AttributeError):
+    """A member of an emulated class: ``hasattr(workspace, "datastores")`` is False."""
+
+
+def not_emulated(
+    what: str,
+    *,
+    remedy: str = "",
+    later: bool = False,
+    kind: Type[errors.NotEmulated] = errors.NotEmulated,
+) -> errors.NotEmulated:
     """The error for a part of Azure ML that is missing here.
 
     Args:
         what: ``"parameter servers"``; begins the sentence.
         remedy: what to use instead; the coverage page is named in any case.
         later: a later version is going to have it.
+        kind: the class of the error.
     """
     when = " yet; a later version will bring it" if later else ""
     page = f"{COVERAGE_PAGE} lists what is emulated"
-    return errors.NotEmulated(
-        f"{what}: not emulated{when}", remedy=f"{remedy}; {page}" if remedy else page
-    )
+    return kind(f"{what}: not emulated{when}", remedy=f"{remedy}; {page}" if remedy else page)

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Union
 
 from simgrid_ml import wire
 from simgrid_ml.azure import interactive
-from simgrid_ml.azure.coverage import missing_member
+from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.details import Wanted, has_all
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
@@ -39,7 +39,7 @@ class ViewType:
     All = "All"
 
 
-class Experiment:
+class Experiment(metaclass=Gaps):
     """The experiment ``name`` of a workspace; it exists once it is named.
 
     Raises:
@@ -294,10 +294,6 @@ class Experiment:
                 os.unlink(workspace._store.folder(_FOLDER, experiment.name + ".json"))
                 return
         raise UserErrorException(f"Experiment {experiment_id} was not found")
-
-    @staticmethod
-    def from_directory(path: str, auth: Any = None) -> Experiment:
-        raise not_emulated("experiments attached to a folder", remedy="Experiment(workspace, name)")
 
     def archive(self) -> None:
         """Leave the experiment out of lists."""

@@ -14,7 +14,6 @@ from simgrid_ml.azure.errors import (
     ModelNotFoundException,
     UserErrorException,
     WebserviceException,
-    not_emulated,
 )
 from simgrid_ml.errors import NotFoundError
 from simgrid_ml.record.assets import Asset, AssetStore
@@ -360,24 +359,6 @@ class Model(metaclass=Gaps):
 
     def _amend(self, changes: Mapping[str, Any]) -> None:
         self._asset = AssetStore(self.workspace._store).amend(self._asset, **changes)
-
-    def add_dataset_references(self, datasets: Any) -> None:
-        raise not_emulated("datasets", later=True)
-
-    def get_sas_urls(self) -> Dict[str, str]:
-        raise not_emulated("shared links to a model", remedy="use Model.download")
-
-    @staticmethod
-    def deploy(*args: Any, **kwargs: Any) -> Any:
-        raise not_emulated("deployment")
-
-    @staticmethod
-    def package(*args: Any, **kwargs: Any) -> Any:
-        raise not_emulated("deployment")
-
-    @staticmethod
-    def profile(*args: Any, **kwargs: Any) -> Any:
-        raise not_emulated("deployment")
 
     def __getattr__(self, name: str) -> Any:
         return missing_member(self, name)

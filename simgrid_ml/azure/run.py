@@ -730,12 +730,6 @@ class Run(metaclass=Gaps):
             raise UserErrorException(f"run {self.id} has no environment")
         return _from_plain(definition)
 
-    def get_secret(self, name: str) -> Any:
-        raise not_emulated("secrets", remedy="pass the value in environment_variables")
-
-    def get_secrets(self, secrets: Any) -> Any:
-        raise not_emulated("secrets", remedy="pass the values in environment_variables")
-
     # -- models ----------------------------------------------------------------------------
     def register_model(
         self,

@@ -14,11 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from simgrid_ml import wire
 from simgrid_ml.azure.coverage import Gaps, missing_member
-from simgrid_ml.azure.errors import (
-    UserErrorException,
-    WorkspaceException,
-    not_emulated,
-)
+from simgrid_ml.azure.errors import UserErrorException, WorkspaceException
 from simgrid_ml.record.journal import read_json, write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore, state_home
@@ -243,9 +239,6 @@ class Workspace(metaclass=Gaps):
             },
         )
 
-    def delete(self, delete_dependent_resources: bool = False, no_wait: bool = False) -> None:
-        raise not_emulated("deleting a workspace", remedy="`simgrid-ml clean` removes its runs")
-
     # -- what it is ------------------------------------------------------------------------
     @property
     def name(self) -> str:
@@ -288,9 +281,6 @@ class Workspace(metaclass=Gaps):
             "workspaceid": self.name,
             "discoveryUrl": self.discovery_url,
         }
-
-    def get_mlflow_tracking_uri(self, _with_auth: bool = False) -> str:
-        raise not_emulated("MLflow tracking", remedy="use Run.log")
 
     @property
     def _arm_id(self) -> str:
@@ -349,28 +339,6 @@ class Workspace(metaclass=Gaps):
 
         found: Mapping[str, Any] = Environment.list(self)
         return found
-
-    @property
-    def datastores(self) -> Dict[str, Any]:
-        raise not_emulated("datastores", later=True)
-
-    @property
-    def datasets(self) -> Dict[str, Any]:
-        raise not_emulated("datasets", later=True)
-
-    def get_default_datastore(self) -> Any:
-        raise not_emulated("datastores", later=True)
-
-    def get_default_keyvault(self) -> Any:
-        raise not_emulated("key vaults", remedy="pass the value in environment_variables")
-
-    @property
-    def webservices(self) -> Dict[str, Any]:
-        raise not_emulated("deployment")
-
-    @property
-    def images(self) -> Dict[str, Any]:
-        raise not_emulated("deployment")
 
     def __getattr__(self, name: str) -> Any:
         return missing_member(self, name)

@@ -4,6 +4,7 @@ import os as _os
 import sys as _sys
 
 from simgrid_ml import wire as _wire
+from simgrid_ml.azure import coverage as _coverage
 
 
 def _say_which_is_active():
@@ -23,3 +24,5 @@ def _say_which_is_active():
 
 
 _say_which_is_active()
+_coverage.refuse_other_modules()
+__getattr__ = _coverage.getter(__name__)
