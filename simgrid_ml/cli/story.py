@@ -5,7 +5,6 @@ Pure readers of a ``RunRecord``; nothing here prints or waits.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ __all__ = [
     "duration_s",
     "error_of",
     "exit_code",
-    "rank_of_log",
     "series",
     "shape",
     "stages",
@@ -30,31 +28,12 @@ __all__ = [
 
 JOB_FAILED, UNKNOWN, CONTRACT_FAILED, HOST_FAILED = 1, 3, 4, 5
 
-STREAMED = re.compile(
-    r"(?:azureml-logs/[78]0_driver_log|user_logs/std_log)"
-    r"(?:_(?:rank|process|worker))?(?:[_-](?P<rank>\d+))?\.txt\Z"
-)
-LAUNCHER = re.compile(
-    r"(?:(?:azureml-logs/70_|user_logs/)mpi_log|azureml-logs/56_batchai_stderr)\.txt\Z"
-)
-
-
-def rank_of_log(name: str) -> int | None:
-    """The rank whose output the artifact ``name`` is, or None if it is another file.
-
-    >>> rank_of_log("azureml-logs/70_driver_log_3.txt"), rank_of_log("user_logs/std_log.txt")
-    (3, 0)
-    >>> rank_of_log("azureml-logs/70_mpi_log.txt")
-    """
-    match = STREAMED.match(name)
-    return None if match is None else int(match.group("rank") or 0)
-
 
 def task_logs(record: RunRecord) -> list[tuple[str, str]]:
     """(prefix, artifact name) of every log that a task or the launcher writes, ranks in order."""
     names = [artifact.name for artifact in record.artifacts()]
     ranks = sorted((rank, name) for name in names if (rank := rank_of_log(name)) is not None)
-    launcher = [("mpirun", name) for name in names if LAUNCHER.match(name)]
+    launcher = [("mpirun", name) for name in names if is_launcher_log(name)]
     return [(str(rank), name) for rank, name in ranks] + launcher
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from simgrid_ml import wire
 from simgrid_ml.cli.console import RANK_COLOURS, Screen, plain_text
-from simgrid_ml.cli.story import LAUNCHER, rank_of_log
+from simgrid_ml.launch.dialect import is_launcher_log, rank_of_log
 from simgrid_ml.record.journal import scan_journal
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.units import format_seconds
@@ -43,7 +43,7 @@ def prefix_of(log: str) -> str | None:
     rank = rank_of_log(log)
     if rank is not None:
         return str(rank)
-    return "mpirun" if LAUNCHER.match(log) else None
+    return "mpirun" if is_launcher_log(log) else None
 
 
 class LinePrinter:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ __all__ = [
     "BUILD_LOG",
     "Identity",
     "common_variables",
+    "is_launcher_log",
     "launcher_log",
     "node_id",
     "node_log",
     "process_name",
+    "rank_of_log",
     "task_log",
     "task_variables",
 ]
@@ -78,6 +81,27 @@ def launcher_log(era: Era) -> str:
         Era.E2: "azureml-logs/70_mpi_log.txt",
         Era.E3: "user_logs/mpi_log.txt",
     }[era]
+
+
+def rank_of_log(name: str) -> int | None:
+    """The rank whose log of whatever era the artifact ``name`` is; None if it is another file.
+
+    >>> rank_of_log("azureml-logs/70_driver_log_3.txt"), rank_of_log("user_logs/std_log.txt")
+    (3, 0)
+    """
+    match = _TASK_LOG.match(name)
+    return None if match is None else int(match.group("rank") or 0)
+
+
+def is_launcher_log(name: str) -> bool:
+    """Whether the artifact ``name`` is mpirun's own output."""
+    return any(name == launcher_log(era) for era in Era)
+
+
+_TASK_LOG = re.compile(
+    r"(?:azureml-logs/[78]0_driver_log|user_logs/std_log)"
+    r"(?:_(?:rank|process|worker))?(?:[_-](?P<rank>\d+))?\.txt\Z"
+)
 
 
 def node_log(era: Era, stage: str, cluster: ClusterSpec, node: str) -> str:

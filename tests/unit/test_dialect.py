@@ -77,6 +77,20 @@ def test_no_two_tasks_share_a_log(era: Era, nodes: int, per_node: int, is_mpi: b
     assert len(set(found)) == len(found)
 
 
+@given(st.sampled_from(Era), st.integers(1, 30), st.integers(1, 8), st.booleans())
+def test_a_log_s_name_tells_the_rank_and_nobody_else_s_does(
+    era: Era, nodes: int, per_node: int, is_mpi: bool
+) -> None:
+    distribution = Mpi(nodes=nodes, processes_per_node=per_node) if is_mpi else Plain(nodes=nodes)
+    names = logs(era, distribution)
+    assert [dialect.rank_of_log(name) for name in names] == list(range(len(names)))
+    assert not any(map(dialect.is_launcher_log, names))
+    launcher = dialect.launcher_log(era)
+    assert dialect.is_launcher_log(launcher)
+    assert dialect.rank_of_log(launcher) is None
+    assert dialect.rank_of_log(dialect.BUILD_LOG) is None
+
+
 def test_the_launcher_s_own_log() -> None:
     assert [dialect.launcher_log(era) for era in Era] == [
         "azureml-logs/56_batchai_stderr.txt",
