@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simgrid_ml import wire
+from simgrid_ml.launch.dialect import is_launcher_log, rank_of_log
 from simgrid_ml.record.follow import has_ended
 from simgrid_ml.record.journal import read_json
 from simgrid_ml.record.run import RunRecord, RunState
