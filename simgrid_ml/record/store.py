@@ -93,11 +93,15 @@ class RunStore:
             raise ConflictError(f"run {wanted} exists", remedy="choose another run id") from None
         lock = RunLock.take(path)
         assert lock is not None, "nobody else knows of the folder yet"
-        write_json(
-            os.path.join(path, wire.SPEC), {**spec, "experiment": experiment, "run_id": wanted}
-        )
-        record = RunRecord(path)
-        record.advance(RunState.NOT_STARTED)
+        try:
+            named = {**spec, "experiment": experiment, "run_id": wanted}
+            write_json(os.path.join(path, wire.SPEC), named)
+            record = RunRecord(path)
+            record.advance(RunState.NOT_STARTED)
+        except BaseException:  # a full disk
+            lock.close()
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return record, lock
 
     def open(self, run_id: str) -> RunRecord:
