@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
 
 from simgrid_ml import wire
 from simgrid_ml.record.run import Artifact, RunRecord, RunState
@@ -56,10 +56,22 @@ def _warnings(
 ) -> List[Dict[str, str]]:
     messages = [
         *(spec.get("warnings") or []),
+        *_of_environment(record.document(wire.ENVIRONMENT), spec),
         *(move.get("warning") for move in moves),
-        *(e.get("message") for e in record.events() if e.get("event") == "warning"),
     ]
     return [{"source": "simgrid-ml", "message": str(text)} for text in messages if text]
+
+
+def _of_environment(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[str]:
+    """How the environment differs from the one that was asked for."""
+    if found.get("image_used") is False:
+        yield f"the image {found['image']} was not used: packages are installed on this host"
+    for one in found.get("substitutions", []):
+        yield f"{one['wanted']} became {one['got'] or 'nothing'}: {one['reason']}"
+    if ((spec.get("job") or {}).get("environment") or {}).get("use_gpu"):
+        builds = [f"{n} {v}" for n, v in found.get("packages", {}).items() if v.endswith("+cpu")]
+        if builds:
+            yield f"use_gpu was asked for and CPU builds are installed: {', '.join(builds)}"
 
 
 def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:

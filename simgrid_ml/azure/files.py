@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from simgrid_ml.azure.errors import AzureMLAggregatedException, UserErrorException
-from simgrid_ml.errors import ConflictError
+from simgrid_ml.errors import ConflictError, NotFoundError
 from simgrid_ml.record.run import RunRecord
 
 __all__ = ["BATCH", "as_zip", "download", "folder_files", "upload"]
@@ -53,8 +53,7 @@ def upload(record: RunRecord, names: Sequence[str], sources: Sequence[Any]) -> N
 
 
 def _upload_batch(record: RunRecord, batch: list[tuple[str, Any]]) -> None:
-    existing = {artifact.name for artifact in record.artifacts()}
-    clashes = [name for name, _ in batch if _normal(name) in existing]
+    clashes = [name for name, _ in batch if _exists(record, name)]
     conflicts = []
     for name, source in batch:
         if name in clashes:
@@ -81,8 +80,12 @@ def _conflict(record: RunRecord, name: str) -> str:
     )
 
 
-def _normal(name: str) -> str:
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+def _exists(record: RunRecord, name: str) -> bool:
+    try:
+        record.artifact(name)
+    except (NotFoundError, ConflictError):  # the latter: it is no name at all, as will be said
+        return False
+    return True
 
 
 def _binary(stream: Any) -> BinaryIO:

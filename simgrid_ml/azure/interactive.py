@@ -56,31 +56,33 @@ def is_carried_here(record: RunRecord) -> bool:
     return record.path in _held
 
 
-def move(record: RunRecord, state: RunState, **said: Any) -> bool:
+def move(record: RunRecord, state: RunState, **said: Any) -> None:
     """Move the run if it is carried here, or by nobody, and may go there."""
     lock = None
     if not is_carried_here(record):
         lock = RunLock.take(record.path)
         if lock is None:
             _log.warning("run %s is carried by another process; its status stays", record.id)
-            return False
+            return
     try:
         present = RunState((record.states() or [{"state": "NotStarted"}])[-1]["state"])
         if state not in MOVES[present]:
             if present is not state:
                 _log.warning("run %s is %s already", record.id, present.value)
-            return False
+            return
+        if state.is_terminal:
+            record.seal()  # first: whoever sees the last state finds the record whole
         record.advance(state, **said)
-        return True
     finally:
         if lock is not None:
             lock.close()
 
 
 def end(record: RunRecord, state: RunState, **said: Any) -> None:
-    """Move to the final ``state``, seal the record, and let go of it."""
-    if move(record, state, **said):
-        record.seal()
+    """Move to the final ``state``, Canceled if that was asked for, and let go of the record."""
+    if record.cancel_requested and state is not RunState.CANCELED:
+        state, said = RunState.CANCELED, {"note": "cancelled by request"}
+    move(record, state, **said)
     lock = _held.pop(record.path, None)
     if lock is not None:
         lock.close()

@@ -29,7 +29,8 @@ from simgrid_ml.azure.errors import (
 from simgrid_ml.azure.metrics import merged, plain_scalar
 from simgrid_ml.azure.streaming import is_streamed
 from simgrid_ml.errors import NotEmulated
-from simgrid_ml.record.run import RunLock, RunState
+from simgrid_ml.record.journal import write_json
+from simgrid_ml.record.run import RunLock, RunRecord, RunState
 
 S = RunState
 
@@ -328,6 +329,15 @@ def test_one_clash_leaves_the_rest_of_its_batch_empty_and_earlier_batches_whole(
     assert "n100" not in sizes
 
 
+def test_an_upload_does_not_walk_what_is_there_already(run, monkeypatch):
+    monkeypatch.setattr(RunRecord, "artifacts", lambda self: pytest.fail("all were listed"))
+    run.upload_files(["a", "./b//c"], [io.BytesIO(b"1"), io.BytesIO(b"2")])
+    with pytest.raises(AzureMLAggregatedException, match="b/c already exists"):
+        run.upload_file("b/c", io.BytesIO(b"3"))
+    monkeypatch.undo()
+    assert run.get_file_names() == ["a", "b/c"]
+
+
 def test_a_name_twice_in_one_call_is_skipped_with_a_warning(run, caplog):
     run.upload_files(["a", "a"], [io.BytesIO(b"1"), io.BytesIO(b"22")])
     assert "a is given twice" in caplog.text
@@ -444,6 +454,38 @@ def test_warnings_are_in_the_details_and_in_the_summary(experiment, capsys):
     found = Run._of(record).wait_for_completion(show_output=True)
     assert found["warnings"] == [{"source": "simgrid-ml", "message": "odd input"}]
     assert "\nWarnings:\nodd input\n" in capsys.readouterr().out
+
+
+def test_what_the_run_did_not_get_is_a_warning(experiment):
+    spec = {"job": {"environment": {"use_gpu": True}}}
+    record = experiment.workspace._store.create("exp", spec)
+    environment = {
+        "image": "mine:1",
+        "image_used": False,
+        "packages": {"torch": "2.13.0+cpu", "pillow": "9.2.0"},
+        "substitutions": [
+            {"wanted": "pillow==5.4.1", "got": "pillow==9.2.0", "reason": "no build"},
+            {"wanted": "torchvision", "got": "", "reason": "no CPU build"},
+        ],
+    }
+    write_json(record.file(wire.ENVIRONMENT), environment)
+    record.advance(S.CANCEL_REQUESTED, warning="max_run_duration_seconds of 3 s exceeded")
+    record.advance(S.CANCELED)
+    assert [one["message"] for one in Run._of(record).get_details()["warnings"]] == [
+        "the image mine:1 was not used: packages are installed on this host",
+        "pillow==5.4.1 became pillow==9.2.0: no build",
+        "torchvision became nothing: no CPU build",
+        "use_gpu was asked for and CPU builds are installed: torch 2.13.0+cpu",
+        "max_run_duration_seconds of 3 s exceeded",
+    ]
+
+
+def test_an_environment_that_is_as_asked_for_warns_of_nothing(experiment):
+    spec = {"job": {"environment": {"use_gpu": False}}}
+    record = experiment.workspace._store.create("exp", spec)
+    environment = {"packages": {"torch": "2.13.0+cpu"}, "substitutions": []}
+    write_json(record.file(wire.ENVIRONMENT), environment)
+    assert "warnings" not in Run._of(record).get_details()
 
 
 def test_an_interrupted_stream_says_that_the_run_goes_on(job, monkeypatch):
@@ -576,6 +618,27 @@ def test_an_interactive_run_can_be_canceled(run):
     ]
     run.cancel()
     assert run.status == "Canceled"
+
+
+def test_an_interactive_run_that_somebody_else_cancels_ends_canceled(run):
+    run._record.request_cancel()
+    assert run.status == "Running"
+    run.complete()
+    assert run.status == "Canceled"
+    assert run.get_detailed_status()["details"] == "cancelled by request"
+
+
+def test_a_run_is_sealed_before_its_final_state_is_written(run, monkeypatch):
+    advance = RunRecord.advance
+
+    def watched(record, state, **said):
+        sealed = os.path.exists(record.file(wire.ARTIFACT_INDEX))
+        assert sealed == state.is_terminal
+        advance(record, state, **said)
+
+    monkeypatch.setattr(RunRecord, "advance", watched)
+    run.complete()
+    assert run.status == "Completed"
 
 
 def test_outputs_of_an_interactive_run_are_collected_when_it_ends(experiment, tmp_path):
