@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from simgrid_ml import wire
 from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
@@ -588,13 +589,13 @@ class AmlCompute(ComputeTarget):
         for record in self._records():
             if record.state is not RunState.RUNNING:
                 continue
-            for number in range(_nodes(record.spec())):
+            for name, about in record.document(wire.PLACEMENT).get("node_info", {}).items():
                 found.append(
                     {
-                        "nodeId": dialect.node_id(self._spec, f"node{number}"),
-                        "port": 22,
-                        "publicIpAddress": "127.0.0.1",
-                        "privateIpAddress": f"10.0.0.{4 + number}",
+                        "nodeId": dialect.node_id(self._spec, name),
+                        "port": None,  # nobody listens for ssh
+                        "publicIpAddress": None,
+                        "privateIpAddress": about["address"],
                         "nodeState": "running",
                         "runId": record.id,
                     }

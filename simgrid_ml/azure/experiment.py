@@ -20,6 +20,7 @@ from simgrid_ml.azure.errors import (
 )
 from simgrid_ml.azure.run import Run
 from simgrid_ml.errors import NotFoundError, SimgridError, SpecError
+from simgrid_ml.record.ids import guid
 from simgrid_ml.record.journal import read_json, write_json
 
 __all__ = ["Experiment", "ViewType"]
@@ -28,6 +29,10 @@ _FOLDER = "experiments"
 _NAME = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}\Z", re.ASCII)
 _LOCAL_TARGET = "local"
 _AD_HOC_TARGET = "amlcompute"
+_PROCESS_FILES = {  # of era E2 only
+    "ProcessInfoFile": "azureml-logs/process_info.json",
+    "ProcessStatusFile": "azureml-logs/process_status.json",
+}
 _TARGET_TYPE = {"local": "local"}  # every cluster is "batchai", as in the era
 
 
@@ -81,9 +86,7 @@ class Experiment(metaclass=Gaps):
     @property
     def id(self) -> str:
         """The same for the same name in the same workspace."""
-        import uuid
-
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._workspace._arm_id}/{self._name}"))
+        return guid(self._workspace.name, self._name)
 
     @property
     def archived_time(self) -> Optional[str]:
@@ -150,8 +153,7 @@ class Experiment(metaclass=Gaps):
                 tags={**submission.tags, **_texts(tags or {})},
                 properties={
                     "_azureml.ComputeTargetType": _TARGET_TYPE.get(submission.target, "batchai"),
-                    "ProcessInfoFile": "azureml-logs/process_info.json",
-                    "ProcessStatusFile": "azureml-logs/process_status.json",
+                    **(_PROCESS_FILES if cluster.era.value == "E2" else {}),
                     **git.properties(submission.job.source),
                 },
                 extra={

@@ -15,6 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from simgrid_ml import wire
 from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import UserErrorException, WorkspaceException
+from simgrid_ml.record.ids import guid
 from simgrid_ml.record.journal import read_json, write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore, state_home
@@ -278,7 +279,7 @@ class Workspace(metaclass=Gaps):
             "tags": self.tags,
             "sku": self.sku,
             "friendlyName": self.name,
-            "workspaceid": self.name,
+            "workspaceid": guid(self.name),
             "discoveryUrl": self.discovery_url,
         }
 

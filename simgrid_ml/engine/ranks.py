@@ -104,13 +104,18 @@ def write_launch(
         SpecError: an argument or a variable of the job cannot be given to a process.
     """
     spec = record.spec()
+    workspace = spec.get("workspace") or {}
     identity = dialect.Identity(
         run_id=record.id,
         experiment=spec["experiment"],
-        workspace=spec.get("workspace", {}).get("name", "local"),
+        workspace=workspace.get("name", "local"),
         run_dir=record.path,
+        **{k: workspace[k] for k in ("subscription_id", "resource_group") if workspace.get(k)},
     )
     addresses = {name: node.address for name, node in nodes.items()}
+    with open(identity.host_file, "w") as hosts:
+        slots = job.distribution.processes_per_node
+        hosts.writelines(f"{addresses[node]} slots={slots}\n" for node in placement.nodes)
     environment = {
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
         # and ranks that outnumber cores then wait for each other's threads.

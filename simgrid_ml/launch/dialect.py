@@ -13,13 +13,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from simgrid_ml import wire
+from simgrid_ml.record.ids import guid
 from simgrid_ml.spec.cluster import ClusterSpec, Era
 from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import Placement, Task
+from simgrid_ml.spec.vm_sizes import find_vm_size
 
 __all__ = [
     "BUILD_LOG",
@@ -48,6 +50,13 @@ class Identity:
     experiment: str
     workspace: str
     run_dir: str
+    subscription_id: str = "00000000-0000-0000-0000-000000000000"
+    resource_group: str = "simgrid-ml"
+
+    @property
+    def host_file(self) -> str:
+        """The file that holds the nodes' addresses."""
+        return f"{self.run_dir}/{wire.TMP}/hostfile"
 
 
 # -- logs ----------------------------------------------------------------------------------
@@ -171,25 +180,26 @@ def task_variables(
 def _azureml(
     identity: Identity, job: JobSpec, cluster: ClusterSpec, placement: Placement
 ) -> dict[str, str]:
-    workspace = f"/subscriptions/{_SUBSCRIPTION}/resourceGroups/{_GROUP}/providers/" + (
-        f"Microsoft.MachineLearningServices/workspaces/{identity.workspace}"
+    workspace = (
+        f"/subscriptions/{identity.subscription_id}/resourceGroups/{identity.resource_group}"
+        f"/providers/Microsoft.MachineLearningServices/workspaces/{identity.workspace}"
     )
     return {
         "AZUREML_ARM_PROJECT_NAME": identity.experiment,
-        "AZUREML_ARM_RESOURCEGROUP": _GROUP,
-        "AZUREML_ARM_SUBSCRIPTION": _SUBSCRIPTION,
+        "AZUREML_ARM_RESOURCEGROUP": identity.resource_group,
+        "AZUREML_ARM_SUBSCRIPTION": identity.subscription_id,
         "AZUREML_ARM_WORKSPACE_NAME": identity.workspace,
         "AZUREML_COMMUNICATOR": "IntelMpi" if isinstance(job.distribution, Mpi) else "None",
         "AZUREML_CURRENT_CLOUD": "AzureCloud",
         "AZUREML_DATA_CONTAINER_ID": f"dcid.{identity.run_id}",
-        "AZUREML_EXPERIMENT_ID": _guid(identity.workspace, identity.experiment),
+        "AZUREML_EXPERIMENT_ID": guid(identity.workspace, identity.experiment),
         "AZUREML_EXPERIMENT_SCOPE": f"{workspace}/experiments/{identity.experiment}",
         "AZUREML_FRAMEWORK": "Python",
         "AZUREML_LOGDIRECTORY_PATH": "azureml-logs",
         "AZUREML_NODE_COUNT": str(len(placement.nodes)),
         "AZUREML_RUN_ID": identity.run_id,
         "AZUREML_TARGET_TYPE": "batchai",
-        "AZUREML_WORKSPACE_ID": _guid(identity.workspace),
+        "AZUREML_WORKSPACE_ID": guid(identity.workspace),
         "AZUREML_WORKSPACE_SCOPE": workspace,
         # No AZUREML_RUN_TOKEN and no service endpoint: with them the real SDK, if a script's
         # environment has it, would try to reach the cloud.
@@ -204,11 +214,13 @@ def _batch(
     hosts: list[str],
 ) -> dict[str, str]:
     root = f"{_BATCH_ROOT}/jobs/{identity.run_id}"
+    size = find_vm_size(cluster.vm_size)
+    cores = size.vcpus if size else max(1, placement.cpus // len(hosts))
     values = {
         "AZ_BATCH_HOST_LIST": ",".join(hosts),
-        "AZ_BATCH_JOB_ID": _guid(identity.run_id),
+        "AZ_BATCH_JOB_ID": guid(identity.run_id),
         "AZ_BATCH_NODE_LIST": ";".join(hosts),
-        "CCP_NODES": " ".join([str(len(hosts)), *(f"{host} 1" for host in hosts)]),
+        "CCP_NODES": " ".join([str(len(hosts)), *(f"{host} {cores}" for host in hosts)]),
     }
     if len(hosts) > 1:
         values["AZ_BATCH_MASTER_NODE"] = f"{hosts[0]}:{_MASTER_PORT}"
@@ -216,7 +228,7 @@ def _batch(
         return values
     if isinstance(job.distribution, Mpi):
         values["AZ_BATCHAI_MPI_MASTER_NODE"] = hosts[0]
-        values["AZ_BATCHAI_MPI_HOST_FILE"] = f"{root}/hostfile"
+        values["AZ_BATCHAI_MPI_HOST_FILE"] = identity.host_file
     return values | {
         "AZ_BATCHAI_CLUSTER_NAME": cluster.name,
         "AZ_BATCHAI_JOB_MASTER_NODE_IP": hosts[0],
@@ -235,7 +247,7 @@ def _common_runtime(identity: Identity, cluster: ClusterSpec) -> dict[str, str]:
         "run_id": identity.run_id,
         "experiment_name": identity.experiment,
         "data_container_id": f"dcid.{identity.run_id}",
-        "run_uuid": _guid(identity.run_id),
+        "run_uuid": guid(identity.run_id),
     }
     compute = {
         "cluster_name": cluster.name,
@@ -249,15 +261,7 @@ def _common_runtime(identity: Identity, cluster: ClusterSpec) -> dict[str, str]:
         "AZUREML_CR_COMPUTE_CONTEXT": json.dumps(compute),
         "AZUREML_CR_EXECUTION_WORKING_DIR_PATH": identity.run_dir,
         "AZUREML_ROOT_RUN_ID": identity.run_id,
-        "MLFLOW_EXPERIMENT_ID": _guid(identity.workspace, identity.experiment),
+        "MLFLOW_EXPERIMENT_ID": guid(identity.workspace, identity.experiment),
         "MLFLOW_EXPERIMENT_NAME": identity.experiment,
         "MLFLOW_RUN_ID": identity.run_id,
     }
-
-
-_SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
-_GROUP = "simgrid-ml"
-
-
-def _guid(*names: str) -> str:
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, "simgrid-ml/" + "/".join(names)))

@@ -2,10 +2,12 @@
 
 import pytest
 
+from simgrid_ml import wire
 from simgrid_ml.azure import AmlCompute, ComputeTarget, Workspace
 from simgrid_ml.azure.compute import stored_spec
 from simgrid_ml.azure.errors import ComputeTargetException, UserErrorException
 from simgrid_ml.errors import NotEmulated
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunState
 from simgrid_ml.spec.cluster import Era, WorkingDirectory
 
@@ -90,10 +92,13 @@ def test_nodes_and_runs_are_those_of_the_runs_that_go_on(ws, gpu):
     status = gpu.get_status()
     assert (status.allocation_state, status.target_node_count) == ("Resizing", 2)
     assert gpu.list_nodes() == []
+    addresses = {"node0": {"address": "127.0.0.2"}, "node1": {"address": "127.0.0.3"}}
+    write_json(record.file(wire.PLACEMENT), {"node_info": addresses})
     for state in (S.PREPARING, S.QUEUED, S.RUNNING):
         record.advance(state)
     assert gpu.get_status().node_state_counts.running_node_count == 2
     assert [node["nodeState"] for node in gpu.list_nodes()] == ["running", "running"]
+    assert [node["privateIpAddress"] for node in gpu.list_nodes()] == ["127.0.0.2", "127.0.0.3"]
     assert [run.id for run in gpu.get_active_runs()] == [record.id]
     record.advance(S.FAILED)
     lock.close()

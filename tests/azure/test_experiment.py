@@ -163,6 +163,14 @@ def test_an_estimator_on_a_cluster_asks_for_that_cluster(experiment, source, gpu
     assert (run.type, run.experiment) == ("azureml.scriptrun", experiment)
 
 
+def test_process_files_are_a_property_of_era_e2_only(experiment, source, asked):
+    tags = {"simgrid-ml.era": "E3"}
+    config = AmlCompute.provisioning_configuration(max_nodes=1, tags=tags)
+    ComputeTarget.create(experiment.workspace, "late", config)
+    experiment.submit(Estimator(str(source), compute_target="late", entry_script="train.py"))
+    assert not {"ProcessInfoFile", "ProcessStatusFile"} & set(asked[0]["properties"])
+
+
 def test_a_size_alone_asks_for_a_cluster_of_its_own(experiment, source, asked, capsys):
     experiment.submit(Estimator(str(source), vm_size="Standard_NC6", entry_script="train.py"))
     assert (asked[0]["cluster"].vm_size, asked[0]["cluster"].max_nodes) == ("Standard_NC6", 1)

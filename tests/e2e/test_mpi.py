@@ -119,7 +119,14 @@ def test_ranks_see_the_service_s_variables_and_none_of_the_host_s(
     monkeypatch.setenv("MY_SECRET_TOKEN", "s3cret")
     monkeypatch.setenv("PYTHONPATH", "/somewhere/of/the/driver")
     monkeypatch.setenv("LC_TIME", "C.UTF-8")
-    record = workspace.completed("import json, os; print(json.dumps(dict(os.environ)))", mpi=(2, 1))
+    record = workspace.completed(
+        """
+        import json, os
+        with open(os.environ["AZ_BATCHAI_MPI_HOST_FILE"]) as hosts:
+            print(json.dumps({**os.environ, "hosts": hosts.read().split()}))
+        """,
+        mpi=(2, 1),
+    )
     zero, one = (json.loads(log(record, rank)) for rank in (0, 1))
     for seen in (zero, one):
         assert "MY_SECRET_TOKEN" not in seen
@@ -130,6 +137,8 @@ def test_ranks_see_the_service_s_variables_and_none_of_the_host_s(
         assert seen["AZUREML_ARM_PROJECT_NAME"] == "test"
         assert seen["AZ_BATCHAI_CLUSTER_NAME"] == "test"
         assert seen["AZ_BATCH_MASTER_NODE"].endswith(":6000")
+        assert seen["hosts"][::2] == seen["AZ_BATCH_NODE_LIST"].split(";")
+        assert seen["hosts"][1::2] == ["slots=1"] * 2
         assert seen["AZUREML_OUTPUT_DIRECTORY"] == record.file("work", "outputs")
     assert (zero["AZ_BATCH_IS_CURRENT_NODE_MASTER"], one["AZ_BATCH_IS_CURRENT_NODE_MASTER"]) == (
         "true",

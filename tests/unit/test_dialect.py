@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simgrid_ml.azure import Experiment, Workspace
 from simgrid_ml.launch import dialect
+from simgrid_ml.record.ids import guid
 from simgrid_ml.spec.cluster import ClusterSpec, Era
 from simgrid_ml.spec.job import JobSpec, Mpi, Plain
 from simgrid_ml.spec.placement import HostInventory, Placement, place
@@ -130,8 +132,8 @@ def test_forms_of_the_batch_variables(era: Era) -> None:
     assert seen["AZ_BATCHAI_JOB_MASTER_NODE_IP"] == "10.0.0.4"
     assert seen["AZ_BATCH_NODE_LIST"] == "10.0.0.4;10.0.0.5;10.0.0.6"
     assert seen["AZ_BATCH_HOST_LIST"] == "10.0.0.4,10.0.0.5,10.0.0.6"
-    assert re.fullmatch(r"3( 10\.0\.0\.\d \d+){3}", seen["CCP_NODES"])
-    assert seen["AZ_BATCHAI_MPI_HOST_FILE"].startswith("/mnt/batch/tasks/shared/LS_root/jobs/")
+    assert seen["CCP_NODES"] == "3 10.0.0.4 2 10.0.0.5 2 10.0.0.6 2"  # of STANDARD_D2_V2
+    assert seen["AZ_BATCHAI_MPI_HOST_FILE"] == "/runs/r_1/tmp/hostfile"
     assert re.fullmatch(r"tvmps_[0-9a-f]{64}_d", seen["AZ_BATCH_NODE_ID"])
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", seen["AZ_BATCH_JOB_ID"])
 
@@ -170,6 +172,23 @@ def test_the_run_s_own_variables_are_the_same_in_every_era(era: Era) -> None:
     assert seen["AZUREML_NODE_COUNT"] == "2"
     assert seen["AZUREML_WORKSPACE_SCOPE"] in seen["AZUREML_EXPERIMENT_SCOPE"]
     assert all(isinstance(value, str) for value in seen.values())
+
+
+def test_the_workspace_s_own_names_are_in_the_variables() -> None:
+    job, placement = placed(Plain())
+    identity = dialect.Identity("r_1", "exp", "ws", "/runs/r_1", "sub", "group")
+    addresses = {"node0": "10.0.0.4"}
+    seen = dialect.common_variables(identity, job, ClusterSpec(name="c"), placement, addresses)
+    assert seen["AZUREML_ARM_SUBSCRIPTION"] == "sub"
+    assert seen["AZUREML_ARM_RESOURCEGROUP"] == "group"
+    assert seen["AZUREML_WORKSPACE_SCOPE"].startswith("/subscriptions/sub/resourceGroups/group/")
+
+
+def test_an_experiment_has_the_same_id_in_the_driver_and_in_its_ranks() -> None:
+    seen = variables(Era.E3, Plain())
+    there = Experiment(Workspace(None, None, "wsp"), "exp").id
+    assert guid("wsp", "exp") == there
+    assert seen["AZUREML_EXPERIMENT_ID"] == seen["MLFLOW_EXPERIMENT_ID"] == guid("ws", "exp")
 
 
 def test_no_variable_invites_the_real_sdk_to_reach_the_cloud() -> None:
