@@ -11,13 +11,13 @@ of Azure ML have no room for is said in tags::
 from __future__ import annotations
 
 import re
-import string
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from simgrid_ml import wire
+from simgrid_ml.azure.compute_status import AmlComputeStatus, vm_priority
 from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
     ComputeTargetException,
@@ -25,6 +25,7 @@ from simgrid_ml.azure.errors import (
     not_emulated,
     to_azure,
 )
+from simgrid_ml.azure.provisioning import AmlComputeProvisioningConfiguration, ScaleSettings
 from simgrid_ml.errors import NotFoundError, SpecError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.run import RunState
@@ -33,11 +34,7 @@ from simgrid_ml.spec.value import from_plain, to_plain
 
 __all__ = [
     "AmlCompute",
-    "AmlComputeNodeStateCounts",
-    "AmlComputeProvisioningConfiguration",
-    "AmlComputeStatus",
     "ComputeTarget",
-    "ScaleSettings",
     "stored_spec",
 ]
 
@@ -46,8 +43,6 @@ _FROM_TAGS = ("backend", "era", "working_directory")
 _RESERVED = ("amlcompute", "local", "containerinstance")
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9]|-(?=.*[A-Za-z])){1,23}\Z", re.ASCII)
 _OLD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,14}[A-Za-z0-9]\Z", re.ASCII)
-_SPECIAL = set("`~!@#$%^&*()=+_[]{}|;:./'\",<>?")
-_PRIORITY = {"dedicated": "Dedicated", "lowpriority": "LowPriority"}
 _WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
 
 
@@ -65,208 +60,6 @@ def stored_spec(workspace: Any, name: str) -> ClusterSpec:
     fields = ClusterSpec.__struct_fields__
     plain = {key: value for key, value in stored.items() if key in fields}
     return from_plain(plain, ClusterSpec, f"cluster {name}")
-
-
-class ScaleSettings:
-    """How many nodes, and when the idle ones go."""
-
-    def __init__(
-        self,
-        minimum_node_count: int,
-        maximum_node_count: int,
-        idle_seconds_before_scaledown: int | None,
-    ) -> None:
-        self.minimum_node_count = minimum_node_count
-        self.maximum_node_count = maximum_node_count
-        self.idle_seconds_before_scaledown = idle_seconds_before_scaledown
-
-    def serialize(self) -> dict[str, Any]:
-        idle = self.idle_seconds_before_scaledown
-        return {
-            "minNodeCount": self.minimum_node_count,
-            "maxNodeCount": self.maximum_node_count,
-            "nodeIdleTimeBeforeScaleDown": f"PT{idle}S" if idle else "",
-        }
-
-
-class AmlComputeNodeStateCounts:
-    """Nodes by what they do."""
-
-    def __init__(self, running: int, idle: int, preparing: int) -> None:
-        self.preparing_node_count = preparing
-        self.running_node_count = running
-        self.idle_node_count = idle
-        self.unusable_node_count = 0
-        self.leaving_node_count = 0
-        self.preempted_node_count = 0
-
-    def serialize(self) -> dict[str, int]:
-        return {
-            "preparingNodeCount": self.preparing_node_count,
-            "runningNodeCount": self.running_node_count,
-            "idleNodeCount": self.idle_node_count,
-            "unusableNodeCount": self.unusable_node_count,
-            "leavingNodeCount": self.leaving_node_count,
-            "preemptedNodeCount": self.preempted_node_count,
-        }
-
-
-class AmlComputeStatus:
-    """A cluster at one moment, read from the runs that use it."""
-
-    def __init__(
-        self, spec: ClusterSpec, created: datetime, modified: datetime, running: int, waiting: int
-    ) -> None:
-        current = max(running, spec.min_nodes)
-        target = min(max(running + waiting, spec.min_nodes), spec.max_nodes)
-        self.current_node_count = current
-        self.target_node_count = max(current, target)
-        self.node_state_counts = AmlComputeNodeStateCounts(
-            running, current - running, self.target_node_count - current
-        )
-        self.allocation_state = "Steady" if current == self.target_node_count else "Resizing"
-        self.allocation_state_transition_time = modified
-        self.creation_time = created
-        self.modified_time = modified
-        self.errors: Any = None
-        self.provisioning_errors: Any = None
-        self.provisioning_state = "Succeeded"
-        self.provisioning_state_transition_time: datetime | None = None
-        self.scale_settings = ScaleSettings(
-            spec.min_nodes, spec.max_nodes, spec.idle_seconds_before_scaledown
-        )
-        self.vm_priority = _PRIORITY.get(spec.vm_priority.lower(), spec.vm_priority)
-        self.vm_size = spec.vm_size
-
-    def serialize(self) -> dict[str, Any]:
-        return {
-            "currentNodeCount": self.current_node_count,
-            "targetNodeCount": self.target_node_count,
-            "nodeStateCounts": self.node_state_counts.serialize(),
-            "allocationState": self.allocation_state,
-            "allocationStateTransitionTime": self.allocation_state_transition_time.isoformat(),
-            "errors": self.errors,
-            "creationTime": self.creation_time.isoformat(),
-            "modifiedTime": self.modified_time.isoformat(),
-            "provisioningState": self.provisioning_state,
-            "provisioningStateTransitionTime": None,
-            "scaleSettings": self.scale_settings.serialize(),
-            "vmPriority": self.vm_priority,
-            "vmSize": self.vm_size,
-        }
-
-
-class AmlComputeProvisioningConfiguration:
-    """What ``ComputeTarget.create`` is to make; see ``AmlCompute.provisioning_configuration``."""
-
-    def __init__(
-        self,
-        vm_size: str = "",
-        vm_priority: str = "dedicated",
-        min_nodes: int | None = 0,
-        max_nodes: int | None = None,
-        idle_seconds_before_scaledown: int | None = 1800,
-        admin_username: str | None = None,
-        admin_user_password: str | None = None,
-        admin_user_ssh_key: str | None = None,
-        vnet_resourcegroup_name: str | None = None,
-        vnet_name: str | None = None,
-        subnet_name: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        description: str | None = None,
-        remote_login_port_public_access: str = "NotSpecified",
-        identity_type: str | None = None,
-        identity_id: Any = None,
-        compute_location: str | None = None,
-        enable_node_public_ip: Any = True,
-    ) -> None:
-        self.location: str | None = None
-        self.vm_size = vm_size
-        self.vm_priority = vm_priority
-        self.scale_settings = ScaleSettings(
-            min_nodes or 0,
-            max_nodes,  # type: ignore[arg-type]  # None is refused below, as a subclass may ask for
-            idle_seconds_before_scaledown,
-        )
-        self.admin_username = admin_username
-        self.admin_user_password = admin_user_password
-        self.admin_user_ssh_key = admin_user_ssh_key
-        self.vnet_resourcegroup_name = vnet_resourcegroup_name
-        self.vnet_name = vnet_name
-        self.subnet_name = subnet_name
-        self.tags = tags
-        self.description = description
-        self.remote_login_port_public_access = remote_login_port_public_access
-        self.identity_type = identity_type
-        self.identity_id = identity_id
-        self.compute_location = compute_location
-        self.enable_node_public_ip = enable_node_public_ip
-        self.validate_configuration()
-
-    def validate_configuration(self) -> None:
-        """Refuse what the SDK refuses, in its order.
-
-        Raises:
-            ComputeTargetException: naming the first value that does not fit.
-        """
-        self._check_credentials()
-        network = [self.vnet_name, self.vnet_resourcegroup_name, self.subnet_name]
-        if any(network) and not all(network):
-            raise ComputeTargetException(
-                "Invalid configuration, not all virtual net information provided: give the vnet "
-                "name, the vnet resource group and the subnet name"
-            )
-        minimum = self.scale_settings.minimum_node_count
-        maximum = self.scale_settings.maximum_node_count
-        wrong = None
-        if maximum is None:
-            wrong = "is mandatory"
-        elif maximum < 0:
-            wrong = "must be greater than or equal to 0"
-        elif maximum < minimum:
-            wrong = "must be greater than or equal to min nodes count"
-        if wrong:
-            raise ComputeTargetException(
-                f"Invalid provisioning configuration, max nodes count {wrong}"
-            )
-        self._check_identity()
-
-    def _check_credentials(self) -> None:
-        has_secret = self.admin_user_password or self.admin_user_ssh_key
-        if has_secret and not self.admin_username:
-            raise ComputeTargetException(
-                "Invalid user credentials, admin username must be provided with a password or an "
-                "SSH key"
-            )
-        if self.admin_username and not has_secret:
-            raise ComputeTargetException(
-                "Invalid user credentials, no password or key information provided"
-            )
-        if self.admin_username and self.admin_user_password:
-            used = set(self.admin_user_password)
-            kinds = (string.ascii_lowercase, string.ascii_uppercase, string.digits, _SPECIAL)
-            if sum(bool(used & set(kind)) for kind in kinds) < 3:
-                raise ComputeTargetException(
-                    "Invalid admin user password provided. It must have 3 of the following: a "
-                    "lowercase character, an uppercase character, a number, a special character"
-                )
-
-    def _check_identity(self) -> None:
-        if self.identity_type and self.identity_type not in ("UserAssigned", "SystemAssigned"):
-            raise ComputeTargetException(
-                "Invalid configuration, identity_type must be set to 'UserAssigned' or "
-                "'SystemAssigned'."
-            )
-        if self.identity_id and self.identity_type != "UserAssigned":
-            raise ComputeTargetException(
-                "Invalid configuration, identity_id cannot be set when identity type is not user "
-                "assigned."
-            )
-        if self.identity_type == "UserAssigned" and not self.identity_id:
-            raise ComputeTargetException(
-                "Invalid configuration, identity_id must be set when identity type is user "
-                "assigned."
-            )
 
 
 class ComputeTarget(metaclass=Gaps):
@@ -368,7 +161,7 @@ class AmlCompute(ComputeTarget):
 
     @property
     def vm_priority(self) -> str:
-        return _PRIORITY.get(self._spec.vm_priority.lower(), self._spec.vm_priority)
+        return vm_priority(self._spec)
 
     @property
     def scale_settings(self) -> ScaleSettings:
@@ -409,62 +202,7 @@ class AmlCompute(ComputeTarget):
         return self.get_status()
 
     # -- making ----------------------------------------------------------------------------
-    @staticmethod
-    def provisioning_configuration(
-        vm_size: str = "",
-        vm_priority: str = "dedicated",
-        min_nodes: int | None = 0,
-        max_nodes: int | None = None,
-        idle_seconds_before_scaledown: int | None = 1800,
-        admin_username: str | None = None,
-        admin_user_password: str | None = None,
-        admin_user_ssh_key: str | None = None,
-        vnet_resourcegroup_name: str | None = None,
-        vnet_name: str | None = None,
-        subnet_name: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        description: str | None = None,
-        remote_login_port_public_access: str = "NotSpecified",
-        identity_type: str | None = None,
-        identity_id: Any = None,
-        location: str | None = None,
-        enable_node_public_ip: Any = True,
-    ) -> AmlComputeProvisioningConfiguration:
-        """Describe a cluster for ``ComputeTarget.create``.
-
-        Args:
-            vm_size: a size of Azure, in any case.
-            vm_priority: ``dedicated`` or ``lowpriority``.
-            min_nodes, max_nodes: how many nodes; ``max_nodes`` must be given.
-            idle_seconds_before_scaledown: shown in the status.
-            tags: kept; ``simgrid-ml.backend``, ``simgrid-ml.era`` (``E1`` to ``E3``) and
-                ``simgrid-ml.working_directory`` (``shared``, ``private``) choose what is emulated.
-
-        The rest is checked as the SDK checks it, and not used.
-
-        Raises:
-            ComputeTargetException: a value does not fit.
-        """
-        return AmlComputeProvisioningConfiguration(
-            vm_size,
-            vm_priority,
-            min_nodes,
-            max_nodes,
-            idle_seconds_before_scaledown,
-            admin_username,
-            admin_user_password,
-            admin_user_ssh_key,
-            vnet_resourcegroup_name,
-            vnet_name,
-            subnet_name,
-            tags,
-            description,
-            remote_login_port_public_access,
-            identity_type,
-            identity_id,
-            location,
-            enable_node_public_ip,
-        )
+    provisioning_configuration = AmlComputeProvisioningConfiguration
 
     def wait_for_completion(
         self,
