@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.backends.native import PACKAGE, compiled, node_program
-from simgrid_ml.errors import NodeError
+from simgrid_ml.errors import NodeError, UsageError
+from simgrid_ml.node import isolation
 from simgrid_ml.spec.placement import HostInventory
 
 if TYPE_CHECKING:
     import asyncio  # 25 ms that who only asks for the inventory, at submission, need not wait for
 
-__all__ = ["ProcessBackend", "cpu_count", "shared_folder"]
+__all__ = ["ProcessBackend", "cpu_count", "shared_folder", "wanted_isolation"]
 
 _AGENT = os.path.join(PACKAGE, "node", "agent.py")
 ISOLATION_VARIABLE = "SIMGRID_ML_ISOLATION"
@@ -36,7 +37,7 @@ _SHM_VARIABLES = (
     "OMPI_MCA_osc_sm_backing_directory",
 )
 
-_RUNGS = {"full": "hostname,pid,mount,ipc", "hostname": "hostname", "none": ""}
+_RUNGS = {"full": isolation.FULL, "hostname": isolation.HOSTNAME, "none": ()}
 
 
 class ProcessBackend:
@@ -50,7 +51,7 @@ class ProcessBackend:
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
         import asyncio
 
-        wanted = _RUNGS[os.environ.get(ISOLATION_VARIABLE, "full")]
+        wanted = ",".join(wanted_isolation())
         hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
         _write_hosts(hosts, request)
         shared = shared_folder(request.run_dir)
@@ -98,6 +99,20 @@ class ProcessBackend:
             isolation=tuple(hello["isolation"]),
             limits=tuple(hello["limits"]),
         )
+
+
+def wanted_isolation() -> tuple[str, ...]:
+    """What nodes are to have of their own, if the host allows it.
+
+    Raises:
+        UsageError: the variable that caps it says something unknown.
+    """
+    cap = os.environ.get(ISOLATION_VARIABLE) or "full"
+    if cap not in _RUNGS:
+        raise UsageError(
+            f"{ISOLATION_VARIABLE} is {cap!r}", remedy=f"set it to one of {', '.join(_RUNGS)}"
+        )
+    return _RUNGS[cap]
 
 
 def _address(run_id: str, node: str) -> str:

@@ -6,7 +6,6 @@ A check answers *yes*, *limited* (everything works, less faithfully; it says wha
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -132,40 +131,29 @@ def _compiler() -> Iterator[Answer]:
         )
 
 
-_PROBE = """
-import json, os, runpy, sys
-isolation = runpy.run_path(sys.argv[1])
-have, refused = isolation["enter"](isolation["FULL"])
-if "pid" in have:
-    child = os.fork()
-    if child == 0:
-        try:
-            isolation["enter_mounts"](2 ** 20)
-        except OSError as error:
-            os.write(1, json.dumps([[], [f"mounts: {error}"]]).encode())
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        sys.exit(0)
-print(json.dumps([list(have), refused]))
-"""
+def isolation_of_nodes() -> tuple[tuple[str, ...], list[str]]:
+    """What the nodes of a run would have of their own here, and why not more."""
+    from simgrid_ml.backends.process import ISOLATION_VARIABLE, wanted_isolation
+    from simgrid_ml.node import isolation
+
+    wanted = wanted_isolation()
+    have, refused = isolation.probe(wanted)
+    if wanted != isolation.FULL:
+        refused = [f"{ISOLATION_VARIABLE} is {os.environ[ISOLATION_VARIABLE]}", *refused]
+    return have, refused
 
 
 def _isolation() -> Iterator[Answer]:
-    import simgrid_ml
+    from simgrid_ml.backends.process import ISOLATION_VARIABLE
 
-    script = os.path.join(os.path.dirname(simgrid_ml.__file__), "node", "isolation.py")
-    argv = [sys.executable, "-I", "-S", "-c", _PROBE, script]
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    try:
-        have, refused = json.loads(said.stdout)
-    except ValueError:
-        have, refused = [], said.stderr.splitlines()[-1:]
+    have, refused = isolation_of_nodes()
     allow = (
         "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 "
         "kernel.apparmor_restrict_unprivileged_userns=0; in a container, run it with "
         "--security-opt seccomp=unconfined, or --cap-add SYS_ADMIN"
     )
+    if os.environ.get(ISOLATION_VARIABLE):
+        allow = f"unset {ISOLATION_VARIABLE}"
     name = "isolation of nodes"
     if "pid" in have:
         yield Answer(name, "yes", f"each node has its own {', '.join(have)}")

@@ -18,6 +18,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "enter_mounts",
     "enter_network",
     "has_network",
+    "probe",
     "set_hostname",
     "shared_folders",
 ]
@@ -110,6 +112,39 @@ def enter_mounts(shm_bytes: int, hosts: str, tmp: str) -> None:
     _mount(os.fsencode(tmp), os.fsencode(TMP), None, _MS_BIND, None)
 
 
+def probe(wanted: Tuple[str, ...]) -> Tuple[Tuple[str, ...], List[str]]:
+    """What a node would get of ``wanted``, as ``enter`` tells it; asked in another process."""
+    import json
+    import subprocess
+
+    limits: List[str] = []
+    for rungs in (wanted, HOSTNAME):
+        argv = [sys.executable, "-I", "-S", os.path.abspath(__file__), *rungs]
+        said = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
+        if said.returncode == 0:
+            have, refused = json.loads(said.stdout.decode())
+            return tuple(have), limits + refused
+        limits += said.stderr.decode("utf-8", "replace").splitlines()[-1:]
+    return (), limits
+
+
+def _answer(wanted: Tuple[str, ...]) -> None:
+    """Enter what is allowed of ``wanted``, as an agent does, and print it."""
+    import json
+
+    have, refused = enter(wanted)
+    if "pid" in have:
+        child = os.fork()
+        if child != 0:
+            _, status = os.waitpid(child, 0)
+            os._exit(1 if status else 0)
+        try:
+            enter_mounts(2**20, "/etc/hosts", "/tmp")
+        except OSError as error:
+            sys.exit(f"no own mounts: {error}")
+    print(json.dumps([have, refused]))
+
+
 def shared_folders(shared: str, tmp: str) -> Dict[str, Optional[str]]:
     """What a node without own mounts uses for TMPDIR and shared memory.
 
@@ -185,3 +220,7 @@ def enter_network() -> int:
 
 def _packed(address: str) -> bytes:
     return bytes(int(part) for part in address.split("."))
+
+
+if __name__ == "__main__":
+    _answer(tuple(sys.argv[1:]))

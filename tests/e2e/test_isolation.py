@@ -14,6 +14,7 @@ import pytest
 
 import simgrid_ml
 from simgrid_ml import wire
+from simgrid_ml.cli import doctor
 from simgrid_ml.environments.build import ensure
 from simgrid_ml.testing.runs import Runs, log
 
@@ -59,6 +60,7 @@ def test_ranks_have_their_node_s_name_and_the_same_result_on_every_rung(
             "none": [],
         }[isolation]
     )
+    assert list(doctor.isolation_of_nodes()[0]) == info["isolation"]
     for rank in range(4):
         seen = json.loads(log(record, rank))
         node = f"node{rank // 2}"
