@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from simgrid_ml.cli.console import json_option, print_json, print_table
-from simgrid_ml.cli.workspace import workspace_option
+from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
 from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
 from simgrid_ml.record.store import RunStore
 
@@ -75,7 +75,7 @@ def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
     help="One folder for all nodes, or one for each. Default: as the era did.",
 )
 @json_option
-@workspace_option
+@new_workspace_option
 def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
     """Store a cluster called NAME."""
     from simgrid_ml.spec.cluster import ClusterSpec

@@ -11,7 +11,7 @@ import click
 
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import Screen, json_option, print_json
-from simgrid_ml.cli.workspace import workspace_option
+from simgrid_ml.cli.workspace import new_workspace_option
 from simgrid_ml.errors import NotFoundError, SpecError, UsageError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
@@ -48,7 +48,7 @@ FRAMEWORKS = ("pytorch", "sklearn", "none")
 @click.option("--max-run", metavar="TIME", help="End the run after this time: 90, 10min, 2h.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; the run goes on.")
 @json_option
-@workspace_option
+@new_workspace_option
 def run(
     store: RunStore,
     script: str,

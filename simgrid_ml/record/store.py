@@ -14,7 +14,10 @@ from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
 from simgrid_ml.record.journal import read_json, write_json
 from simgrid_ml.record.run import RunLock, RunRecord, RunState
 
-__all__ = ["RunStore", "cache_home", "state_home"]
+__all__ = ["WORKSPACE", "RunStore", "cache_home", "state_home"]
+
+WORKSPACE = re.compile(r"[a-zA-Z0-9][\w\-]{2,32}\Z", re.ASCII)
+"""What Azure allows as the name of a workspace."""
 
 _EXPERIMENT = re.compile(r"[a-zA-Z0-9][\w\-]{0,254}\Z", re.ASCII)
 _FILE_NAME = re.compile(r"[a-zA-Z0-9][\w\-.]{0,249}\Z", re.ASCII)
@@ -49,10 +52,25 @@ class RunStore:
 
     @classmethod
     def of_workspace(cls, workspace: str = "local") -> RunStore:
+        """The workspace of that name, which need not exist yet.
+
+        Raises:
+            SpecError: nothing can have that name.
+        """
+        if not WORKSPACE.match(workspace):
+            raise SpecError(
+                f"{workspace!r} cannot name a workspace",
+                remedy="use 3 to 33 letters, digits, '-' and '_', first a letter or digit",
+            )
         return cls(os.path.join(state_home(), "workspaces", workspace))
 
     def folder(self, *names: str) -> str:
         return os.path.join(self.root, *names)
+
+    def _make(self, folder: str) -> None:
+        """A folder of the workspace, which is closed to others."""
+        os.makedirs(self.root, 0o700, exist_ok=True)
+        os.makedirs(self.folder(folder), exist_ok=True)
 
     # -- runs ------------------------------------------------------------------------------
     def create(
@@ -86,9 +104,9 @@ class RunStore:
         )
         _check_name(wanted, "run")
         path = self.folder(wire.RUNS, wanted)
-        os.makedirs(self.folder(wire.RUNS), exist_ok=True)
+        self._make(wire.RUNS)
         try:
-            os.mkdir(path)
+            os.mkdir(path, 0o700)  # it holds the user's environment variables
         except FileExistsError:
             raise ConflictError(f"run {wanted} exists", remedy="choose another run id") from None
         lock = RunLock.take(path)
@@ -187,7 +205,7 @@ class RunStore:
             SpecError: ``name`` cannot be that of a file.
         """
         _check_name(name, "cluster")
-        os.makedirs(self.folder(wire.CLUSTERS), exist_ok=True)
+        self._make(wire.CLUSTERS)
         write_json(self.folder(wire.CLUSTERS, name + ".json"), value)
 
     def delete_cluster(self, name: str) -> None:

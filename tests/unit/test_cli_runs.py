@@ -232,4 +232,18 @@ def test_exit_code_of_an_outcome(cli: CommandLine, states, words, error, code) -
 
 def test_another_workspace_has_other_runs(cli: CommandLine) -> None:
     cli.run("digits_a", *COMPLETED)
+    cli("cluster", "create", "four", "-w", "other")
     assert cli("runs", "list", "-w", "other", "--json").json == []
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", "x", "a b"])
+def test_a_workspace_has_a_name_that_azure_allows(cli: CommandLine, name: str) -> None:
+    said = cli("runs", "list", "-w", name)
+    assert (said.code, "cannot name a workspace" in said.err) == (2, True)
+
+
+def test_a_workspace_that_does_not_exist_is_said_as_such(cli: CommandLine) -> None:
+    cli.run("digits_a", *COMPLETED)
+    said = cli("runs", "list", "-w", "other")
+    assert (said.code, "there is no workspace 'other'" in said.err) == (2, True)
+    assert "there are: local" in said.err

@@ -127,3 +127,9 @@ def test_a_run_is_held_before_it_can_be_seen_and_abandoned_when_its_creator_dies
     assert record.state is RunState.NOT_STARTED
     lock.close()  # as the kernel does for a creator that is killed
     assert record.state is RunState.NOT_RESPONDING
+
+
+def test_what_a_run_keeps_is_closed_to_others(tmp_path: Path) -> None:
+    store = RunStore(str(tmp_path / "workspaces" / "local"))
+    record = store.create("e", {})  # spec.json holds environment variables
+    assert [os.stat(path).st_mode & 0o777 for path in (store.root, record.path)] == [0o700, 0o700]
