@@ -23,6 +23,9 @@ __all__ = ["LinePrinter", "prefix_of", "watch"]
 
 REPAINT_S = 0.1
 LONG_S = 1.0
+LINE_BYTES = 2**16
+"""A longer line is cut: what writes no line ends, such as a binary, has no end either."""
+
 _STEP = re.compile(r"\s*\[[^\]]*\]\s*\Z")  # how far a step is: ``compiling [ 40 %]``
 CLOSING = re.compile(
     r"The (activity|experiment) completed successfully\. Finalizing run\.\.\.\Z"
@@ -67,7 +70,11 @@ class LinePrinter:
     def feed(self, prefix: str, chunk: bytes, log: str = "") -> None:
         """Print the lines that ``chunk``, which belongs to ``log``, completes."""
         _, rest = self._rest.get(prefix, (log, b""))
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, rest = (
+            line[at : at + LINE_BYTES]
+            for line in (rest + chunk).split(b"\n")
+            for at in range(0, len(line) or 1, LINE_BYTES)
+        )
         self._rest[prefix] = (log, rest)
         self._say(prefix, lines, log)
 

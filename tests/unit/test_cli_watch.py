@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simgrid_ml import wire
 from simgrid_ml.cli.console import Screen, plain_text
-from simgrid_ml.cli.watch import LinePrinter, watch
+from simgrid_ml.cli.watch import LINE_BYTES, LinePrinter, watch
 from simgrid_ml.record.journal import Journal
 from simgrid_ml.record.run import RunState
 
@@ -125,6 +125,19 @@ def test_lines_of_each_log_come_whole_and_in_order_however_they_are_cut(
             line[4:] for line in stream.getvalue().split("\n") if line.startswith(f"[{prefix}]")
         ]
         assert found == expected
+
+
+def test_a_line_without_an_end_is_cut_and_nothing_of_it_is_lost() -> None:
+    stream = io.StringIO()
+    printer = LinePrinter(Screen(stream), prefixes=False)
+    for _ in range(5):
+        printer.feed("0", b"x" * LINE_BYTES)
+        assert len(printer._rest["0"][1]) <= LINE_BYTES
+    printer.feed("0", b"yy\nz")
+    printer.finish()
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) == LINE_BYTES
+    assert "".join(lines) == "x" * 5 * LINE_BYTES + "yyz"
 
 
 @given(st.text())
