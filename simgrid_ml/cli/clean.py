@@ -6,6 +6,7 @@ a host that refuses process namespaces *and* a killed node, or a supervisor kill
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from simgrid_ml import wire
+from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.cli.console import json_option, print_json, print_table
 from simgrid_ml.errors import HostError
 from simgrid_ml.record.run import RunRecord, RunState
@@ -29,7 +31,7 @@ GRACE_S = 3.0
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that nobody looks after: a ``process``, a ``run``, or a ``file`` of a run."""
+    """What nobody looks after: a ``process``, a ``run``, a ``file`` or shared ``memory`` of one."""
 
     kind: str
     name: str
@@ -50,6 +52,11 @@ def find_leftovers() -> list[Leftover]:
     found = [
         Leftover("process", name, f"belongs to {os.path.basename(run_dir)}, which is over", pid=pid)
         for pid, name, run_dir in _labelled_processes(home)
+        if run_dir not in alive
+    ]
+    found += [
+        Leftover("memory", os.path.basename(path), f"left by {os.path.basename(run_dir)}", path)
+        for path, run_dir in _shared_memory(home)
         if run_dir not in alive
     ]
     for record in records:
@@ -99,11 +106,30 @@ def _labelled_processes(home: str) -> Iterator[tuple[int, str, str]]:
                     yield int(entry), name, run_dir
 
 
+def _shared_memory(home: str) -> Iterator[tuple[str, str]]:
+    """(path, run directory) of our user's folders in ``/dev/shm`` that are of a run of ``home``.
+
+    They hold links into the run directory, and are named after it.
+    """
+    for path in glob.glob(f"/dev/shm/{wire.LABEL}-*"):
+        try:
+            links = [entry for entry in os.scandir(path) if entry.is_symlink()]
+            owner = os.stat(path).st_uid
+        except OSError:  # another user's, or gone
+            continue
+        if not links or owner != os.getuid():
+            continue
+        run_dir = os.path.dirname(os.path.dirname(os.readlink(links[0].path)))
+        if shared_folder(run_dir) == path and run_dir.startswith(home + os.sep):
+            yield path, run_dir
+
+
 @click.command()
 @click.option("-y", "--yes", is_flag=True, help="Remove what was found.")
 @json_option
 def clean(yes: bool, as_json: bool) -> None:
-    """Find what dead runs left behind: processes, sockets, temporary files; --yes removes it.
+    """Find what dead runs left behind: processes, shared memory, sockets, temporary
+    files; --yes removes it.
 
     Runs themselves, with their logs and files, are kept; `runs delete` removes those.
     Environments are kept, too; `env prune` removes those that were not used lately.
@@ -149,7 +175,7 @@ def _remove(found: list[Leftover]) -> None:
         if one.kind == "run":
             RunRecord(one.path).request_cancel()
     for one in found:
-        if one.kind == "file":
+        if one.kind in ("file", "memory"):
             if os.path.isdir(one.path) and not os.path.islink(one.path):
                 shutil.rmtree(one.path, ignore_errors=True)
             else:

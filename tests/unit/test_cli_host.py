@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 from cli_support import COMPLETED, CommandLine, cli
 
 from simgrid_ml import wire
+from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.cli import doctor
 from simgrid_ml.cli.doctor import Answer
+from simgrid_ml.errors import UsageError
+from simgrid_ml.node import isolation
 from simgrid_ml.record.run import RunLock, RunState
 
 __all__ = ["cli"]
@@ -69,6 +73,55 @@ def test_doctor_says_what_is_lost_without_compiler(
         "no",
         "apt-get install g++",
     )
+
+
+@pytest.mark.parametrize(("cap", "found"), [("hostname", "own hostname only"), ("none", "none")])
+def test_doctor_answers_for_the_isolation_that_is_wanted(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, cap: str, found: str
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", cap)
+    answer = next(one for one in doctor.examine() if one.check == "isolation of nodes")
+    assert answer.answer == "limited"
+    assert f"SIMGRID_ML_ISOLATION is {cap}" in answer.found
+    if doctor.isolation_of_nodes()[0] or cap == "none":
+        assert answer.found.startswith(found)
+
+
+def test_a_cap_of_isolation_that_is_unknown_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", "much")
+    with pytest.raises(UsageError, match="'much'"):
+        doctor.isolation_of_nodes()
+
+
+@pytest.fixture
+def shared(cli: CommandLine, request: pytest.FixtureRequest):  # type: ignore[no-untyped-def]
+    """Makes the shared memory of a run's nodes, as a killed nursery leaves it."""
+
+    def make(run_dir: str) -> str:
+        folder = shared_folder(run_dir)
+        request.addfinalizer(lambda: shutil.rmtree(folder, ignore_errors=True))
+        isolation.shared_folders(folder, os.path.join(run_dir, wire.TMP, "node0"))
+        return folder
+
+    return make
+
+
+def test_clean_removes_the_shared_memory_of_runs_that_are_over(cli: CommandLine, shared) -> None:  # type: ignore[no-untyped-def]
+    ended = shared(cli.run("digits_a", *COMPLETED).path)
+    gone = shared(str(cli.home / "workspaces" / "local" / "runs" / "gone"))
+    live = cli.run("digits_b", RunState.PREPARING)
+    lock = RunLock.take(live.path)
+    assert lock is not None
+    kept = shared(live.path)
+    found = cli("clean", "--json").json["found"]
+    assert sorted((one["kind"], one["path"]) for one in found) == sorted(
+        [("memory", ended), ("memory", gone)]
+    )
+    assert cli("clean", "--yes").code == 0
+    assert [os.path.exists(path) for path in (ended, gone, kept)] == [False, False, True]
+    lock.close()
 
 
 def test_a_cleaned_host_has_nothing_to_clean(cli: CommandLine) -> None:
