@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from simgrid_ml.azure.errors import AzureMLAggregatedException, UserErrorException
-from simgrid_ml.errors import ConflictError, NotFoundError
+from simgrid_ml import wire
+from simgrid_ml.azure.errors import AzureMLAggregatedException, UserErrorException, to_azure
+from simgrid_ml.errors import ConflictError, NotFoundError, SimgridError
 from simgrid_ml.record.run import RunRecord
 
-__all__ = ["BATCH", "as_zip", "download", "folder_files", "upload"]
+__all__ = ["BATCH", "as_zip", "download", "folder_files", "take_snapshot", "upload"]
 
 BATCH = 50
 _log = logging.getLogger("azureml.artifacts")
@@ -123,6 +124,26 @@ def download(record: RunRecord, name: str, target: str) -> str:
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     shutil.copyfile(artifact.path, target)
     return target
+
+
+def take_snapshot(record: RunRecord, path: str) -> str:
+    """Keep a copy of the source file or folder with the run; returns the snapshot's id.
+
+    Raises:
+        SnapshotException: it cannot be taken.
+    """
+    import tempfile
+
+    from simgrid_ml.engine import snapshot
+
+    try:
+        if not os.path.isfile(path):
+            return snapshot.take(path, record.file(wire.CODE)).id
+        with tempfile.TemporaryDirectory() as folder:
+            os.symlink(os.path.abspath(path), os.path.join(folder, os.path.basename(path)))
+            return snapshot.take(folder, record.file(wire.CODE)).id
+    except SimgridError as error:
+        raise to_azure(error) from error
 
 
 def as_zip(archive: str, target: str) -> str:

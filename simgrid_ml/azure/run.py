@@ -687,24 +687,9 @@ class Run(metaclass=Gaps):
         """
         if self.get_snapshot_id() is not None:
             raise SnapshotException(f"run {self.id} has a snapshot already")
-        from simgrid_ml.engine import snapshot
-
-        try:
-            if os.path.isfile(file_or_folder_path):
-                import tempfile
-
-                with tempfile.TemporaryDirectory() as folder:
-                    os.symlink(
-                        os.path.abspath(file_or_folder_path),
-                        os.path.join(folder, os.path.basename(file_or_folder_path)),
-                    )
-                    taken = snapshot.take(folder, self._record.file(wire.CODE))
-            else:
-                taken = snapshot.take(file_or_folder_path, self._record.file(wire.CODE))
-        except SimgridError as error:
-            raise to_azure(error) from error
-        self.add_properties({_SNAPSHOT: taken.id})
-        return taken.id
+        taken = files.take_snapshot(self._record, file_or_folder_path)
+        self.add_properties({_SNAPSHOT: taken})
+        return taken
 
     def restore_snapshot(
         self, snapshot_id: Optional[str] = None, path: Optional[str] = None
