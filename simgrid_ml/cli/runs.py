@@ -39,6 +39,20 @@ STATE_COLOURS = {
     RunState.CANCEL_REQUESTED: "yellow",
 }
 
+
+def _state(_: click.Context, __: click.Parameter, word: str | None) -> RunState | None:
+    if word is None:
+        return None
+    known = {one.value.lower(): one for one in RunState}
+    if word.lower() not in known:
+        names = ", ".join(one.value for one in RunState)
+        raise UsageError(f"there is no state {word!r}", remedy=f"one of {names}")
+    return known[word.lower()]
+
+
+state_option = click.option(
+    "-s", "--state", callback=_state, help="Only runs in this state, such as Running or Failed."
+)
 run_argument = click.argument("run", metavar="RUN")
 
 
@@ -61,7 +75,7 @@ def _when(seconds: float | None) -> str:
 
 @runs.command("list")
 @click.option("-e", "--experiment", help="Only runs of this experiment.")
-@click.option("-s", "--state", help="Only runs in this state, such as Running or Failed.")
+@state_option
 @click.option("-n", "--limit", type=click.IntRange(1), default=20, show_default=True)
 @click.option("-a", "--all", "everything", is_flag=True, help="No limit.")
 @json_option
@@ -69,23 +83,16 @@ def _when(seconds: float | None) -> str:
 def list_(
     store: RunStore,
     experiment: str | None,
-    state: str | None,
+    state: RunState | None,
     limit: int,
     everything: bool,
     as_json: bool,
 ) -> None:
     """Runs, newest first."""
-    if state is not None:
-        known = {one.value.lower(): one.value for one in RunState}
-        if state.lower() not in known:
-            raise UsageError(
-                f"there is no state {state!r}", remedy=f"one of {', '.join(known.values())}"
-            )
-        state = known[state.lower()]
     found: list[RunRecord] = []
     more = False
     for record in store.list(experiment):
-        if state is not None and record.state.value != state:
+        if state is not None and record.state is not state:
             continue
         if not everything and len(found) == limit:
             more = True
@@ -164,10 +171,11 @@ def logs(
     tail: int | None,
     no_prefix: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """What the ranks wrote, every line behind its rank: `[0] `.
 
-    Ranks stand one after the other; with `--follow`, lines stand in the order of their arrival.
+    Ranks stand one after the other; with `--follow`, lines stand in the order of their arrival,
+    and the run's outcome is the exit code.
     With --json, one object per line.
     """
     record = find_run(store, run)
@@ -177,7 +185,7 @@ def logs(
         if tail is not None:
             raise UsageError("--tail and --follow exclude each other", remedy="give one of them")
         _follow(record, rank, log, not no_prefix and log is None, as_json)
-        return
+        return story.exit_code(record)
     wanted = (
         [("", log)]
         if log is not None
@@ -190,12 +198,13 @@ def logs(
         )
     if not wanted:
         click.echo(f"No rank of {record.id} has written anything ({record.state.value}).", err=True)
-        return
+        return 0
     printer = _printer(as_json, prefixes=not no_prefix and log is None)
     for prefix, name in wanted:
         for block in _blocks(record.artifact(name).path, tail):
             printer.feed(prefix, block, name)
         printer.finish()
+    return 0
 
 
 class _JsonLines(LinePrinter):
@@ -332,13 +341,9 @@ def download(
 @json_option
 @workspace_option
 def wait(store: RunStore, run: str, timeout: float | None, as_json: bool) -> int:
-    """Wait until the run has ended; its outcome is the exit code."""
+    """Wait until the run has ended; its outcome is the exit code, 3 if the time was too short."""
     record = find_run(store, run)
-    if not has_ended(wait_state(record, timeout)):
-        raise UsageError(
-            f"run {record.id} is {record.state.value} after {timeout:g} s",
-            remedy="it goes on; wait longer, or `simgrid-ml runs cancel` it",
-        )
+    wait_state(record, timeout)
     code = story.exit_code(record)
     error = story.error_of(record)
     if as_json:
@@ -363,7 +368,13 @@ def cancel(store: RunStore, words: tuple[str, ...], wait_for_it: bool, as_json: 
     for record in [find_run(store, word) for word in words]:
         if not record.state.is_terminal:
             record.request_cancel()
-            if wait_for_it:
+            if wait_for_it and story.is_interactive(record) and record.is_supervised():
+                click.echo(
+                    f"{record.id} is carried by the process that made it, and is Canceled "
+                    "when that ends it",
+                    err=True,
+                )
+            elif wait_for_it:
                 wait_state(record)
         told.append((record.id, record.state))
     if as_json:
@@ -375,14 +386,33 @@ def cancel(store: RunStore, words: tuple[str, ...], wait_for_it: bool, as_json: 
 
 
 @runs.command()
-@click.argument("words", metavar="RUN...", nargs=-1, required=True)
+@click.argument("words", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--older-than", type=click.FloatRange(0), metavar="DAYS", help="Runs that ended before that."
+)
+@state_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
 @workspace_option
-def delete(store: RunStore, words: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Remove runs that have ended, with everything they kept."""
-    records = [find_run(store, word) for word in words]
-    if not yes:
+def delete(
+    store: RunStore,
+    words: tuple[str, ...],
+    older_than: float | None,
+    state: RunState | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove runs that have ended, each RUN or all of an age or state, with all they kept."""
+    if bool(words) == (older_than is not None or state is not None):
+        raise UsageError("which runs?", remedy="name them, or give --older-than or --state")
+    records = [find_run(store, word) for word in words] or [
+        record
+        for record in store.list()
+        if has_ended(record.state)
+        and (state is None or record.state is state)
+        and (older_than is None or time.time() - record.states()[-1]["t"] > older_than * 86400)
+    ]
+    if not yes and records:
         names = "\n".join(f"  {record.id}" for record in records)
         if not sys.stdin.isatty():
             raise UsageError(f"nothing was deleted:\n{names}", remedy="add --yes to delete these")
@@ -394,3 +424,5 @@ def delete(store: RunStore, words: tuple[str, ...], yes: bool, as_json: bool) ->
         return
     for record in records:
         click.echo(f"{record.id}: deleted")
+    if not records:
+        click.echo("Nothing to delete.")

@@ -13,6 +13,7 @@ from simgrid_ml import wire
 from simgrid_ml.launch.dialect import is_launcher_log, rank_of_log
 from simgrid_ml.record.follow import has_ended
 from simgrid_ml.record.journal import read_json
+from simgrid_ml.record.read import attributes, error_of
 from simgrid_ml.record.run import RunRecord, RunState
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "duration_s",
     "error_of",
     "exit_code",
+    "is_interactive",
     "series",
     "shape",
     "stages",
@@ -62,21 +64,6 @@ def verdicts(record: RunRecord) -> list[dict[str, Any]]:
     """What the checks found: ``check``, ``verdict``, ``message``, ``evidence``."""
     found: list[dict[str, Any]] = read_json(record.file(wire.VERDICTS), [])
     return found
-
-
-def error_of(record: RunRecord) -> dict[str, Any] | None:
-    """The first cause; for a run whose supervisor died, a cause made of that."""
-    error = record.error()
-    if error is None and record.state is RunState.NOT_RESPONDING:
-        return {
-            "kind": "HostError",
-            "cause": f"nobody looks after run {record.id} any more: its supervisor is gone",
-            "evidence": _tail(record.file(wire.SUPERVISOR_LOG), 5),
-            "remedy": f"`simgrid-ml runs cancel {record.id}` ends it; `simgrid-ml clean` removes "
-            "what it left",
-            "exit_code": HOST_FAILED,
-        }
-    return error
 
 
 def exit_code(record: RunRecord) -> int:
@@ -148,34 +135,12 @@ def describe(record: RunRecord) -> dict[str, Any]:
     return told
 
 
+def is_interactive(record: RunRecord) -> bool:
+    """Whether the process that made the run carries it: it has no job, and no supervisor."""
+    return not record.spec().get("job")
+
+
 def note(record: RunRecord) -> str:
     """What was said with the last move: why a run was cancelled."""
     moves = record.states()
     return str(moves[-1].get("note") or "") if moves else ""
-
-
-def attributes(record: RunRecord) -> dict[str, Any]:
-    """Tags, properties and names as they stand after all changes."""
-    spec = record.spec()
-    tags = dict(spec.get("tags") or {})
-    properties = dict(spec.get("properties") or {})
-    told: dict[str, Any] = {"tags": tags, "properties": properties}
-    for line in record.attributes():
-        what, key, value = line.get("set"), line.get("key"), line.get("value")
-        if what == "tag":
-            tags[key] = value
-        elif what == "remove_tag":
-            tags.pop(key, None)
-        elif what == "property":
-            properties[key] = value
-        elif what in ("display_name", "description"):
-            told[what] = value
-    return told
-
-
-def _tail(path: str, count: int) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return "".join(stream.readlines()[-count:])
-    except OSError:
-        return ""

@@ -10,7 +10,7 @@ import click
 
 from simgrid_ml import wire
 from simgrid_ml.cli import story
-from simgrid_ml.cli.console import plain_text, print_error, print_table
+from simgrid_ml.cli.console import plain_text, print_error, print_table, print_text
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.units import format_bytes, format_seconds
 
@@ -73,6 +73,8 @@ def print_outcome(record: RunRecord) -> None:
         click.echo(f"  {story.note(record)}")
     if any(str(f.get("verdict", "")).lower() != "pass" for f in story.verdicts(record)):
         print_verdicts(record)
+    for line in substitutions(record):
+        print_text(f"Instead of {line}")
     click.echo(f"Directory: {record.path}")
     click.echo(
         f"Next: simgrid-ml runs show {record.id}   "
@@ -95,19 +97,26 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
         ("run", record.id),
         ("state", str(told["state"]) + (f" ({told['note']})" if told["note"] else "")),
         ("experiment", str(told.get("experiment"))),
-        ("command", plain_text(command)),
-        (
-            "distribution",
-            f"{spread.get('kind', 'plain')}, {story.shape(record)} (nodes x processes per node)",
-        ),
-        (
-            "cluster",
-            f"{cluster.get('name')}: {cluster.get('backend')} backend, era {cluster.get('era')}, "
-            f"at most {cluster.get('max_nodes')} nodes of {cluster.get('vm_size')}",
-        ),
-        ("environment", _environment(asked, packages)),
-        ("directory", record.path),
     ]
+    if story.is_interactive(record):
+        rows += [("command", "none: the process that made the run carries it")]
+    else:
+        rows += [
+            ("command", plain_text(command)),
+            (
+                "distribution",
+                f"{spread.get('kind', 'plain')}, {story.shape(record)} "
+                "(nodes x processes per node)",
+            ),
+            (
+                "cluster",
+                f"{cluster.get('name')}: {cluster.get('backend')} backend, "
+                f"era {cluster.get('era')}, "
+                f"at most {cluster.get('max_nodes')} nodes of {cluster.get('vm_size')}",
+            ),
+            ("environment", _environment(asked, packages)),
+        ]
+    rows.append(("directory", record.path))
     for name in ("display_name", "description"):
         if told["attributes"].get(name):
             rows.append((name.replace("_", " "), str(told["attributes"][name])))

@@ -10,7 +10,7 @@ from cli_support import COMPLETED, FAILED, LOGS, RUN_TO_THE_END, CommandLine, cl
 
 from simgrid_ml import wire
 from simgrid_ml.cli.story import exit_code
-from simgrid_ml.record.run import RunLock, RunState
+from simgrid_ml.record.run import RunLock, RunRecord, RunState
 
 __all__ = ["cli"]
 
@@ -199,6 +199,76 @@ def test_delete_asks_first_and_spares_live_runs(cli: CommandLine) -> None:
     lock.close()
 
 
+def test_delete_takes_all_ended_runs_of_an_age_or_state(cli: CommandLine) -> None:
+    old = cli.run("digits_old", *COMPLETED)
+    path = old.file(wire.STATE)
+    with open(path) as stream:
+        moves = [json.loads(line) for line in stream]
+    with open(path, "w") as stream:
+        stream.writelines(json.dumps({**m, "t": m["t"] - 3 * 86400}) + "\n" for m in moves)
+    cli.run("digits_new", *COMPLETED)
+    cli.run("digits_failed", *FAILED)
+    live = cli.run("digits_live", RunState.PREPARING)
+    lock = RunLock.take(live.path)
+    assert lock is not None
+    assert cli("runs", "delete", "--yes").code == 2
+    assert cli("runs", "delete", "latest", "--state", "Failed", "--yes").code == 2
+    asked = cli("runs", "delete", "--older-than", "2")
+    assert (asked.code, "digits_old" in asked.err, "digits_new" in asked.err) == (2, True, False)
+    told = cli("runs", "delete", "--older-than", "2", "--yes", "--json").json
+    assert told == {"deleted": ["digits_old"]}
+    told = cli("runs", "delete", "--state", "failed", "--yes", "--json").json
+    assert told == {"deleted": ["digits_failed"]}
+    assert cli("runs", "delete", "--older-than", "2").out == "Nothing to delete.\n"
+    told = cli("runs", "delete", "--older-than", "0", "--yes", "--json").json
+    assert told == {"deleted": ["digits_new"]}
+    lock.close()
+
+
+def interactive(cli: CommandLine) -> RunRecord:
+    record = cli.store.create("digits", {"job": None, "cluster": None}, "digits_own")
+    record.advance(RunState.RUNNING)
+    return record
+
+
+def test_an_interactive_run_is_shown_without_what_it_has_not(cli: CommandLine) -> None:
+    record = interactive(cli)
+    lock = RunLock.take(record.path)
+    assert lock is not None
+    said = cli("runs", "show", "latest")
+    assert said.code == 0
+    assert "None" not in said.out
+    lock.close()
+
+
+def test_waiting_for_an_interactive_run_to_be_canceled_does_not_hang(cli: CommandLine) -> None:
+    record = interactive(cli)
+    lock = RunLock.take(record.path)
+    assert lock is not None
+    said = cli("runs", "cancel", "latest", "--wait")
+    assert said.code == 0
+    assert "carried by the process that made it" in said.err
+    assert record.cancel_requested
+    lock.close()
+
+
+def test_a_property_is_written_once_and_a_tag_as_often_as_one_likes(cli: CommandLine) -> None:
+    record = cli.run("digits_a", *COMPLETED)
+    journal = record.journal(wire.ATTRIBUTES, "rank-0")
+    for number, value in enumerate(("first", "last")):
+        journal.append({"t": number, "set": "tag", "key": "a", "value": value})
+        journal.append({"t": number, "set": "property", "key": "b", "value": value})
+    journal.close()
+    told = cli("runs", "show", "latest", "--json").json["attributes"]
+    assert told == {"tags": {"a": "last"}, "properties": {"b": "first"}}
+
+
+def test_following_ends_with_the_runs_outcome(cli: CommandLine) -> None:
+    cli.run("digits_a", *FAILED, error=ERROR, files=LOGS)
+    assert cli("runs", "logs", "-f", "latest").code == 1
+    assert cli("runs", "logs", "latest").code == 0
+
+
 def test_waiting_ends_with_the_runs_outcome(cli: CommandLine) -> None:
     cli.run("digits_a", *FAILED, error=ERROR)
     said = cli("runs", "wait", "latest")
@@ -208,7 +278,7 @@ def test_waiting_ends_with_the_runs_outcome(cli: CommandLine) -> None:
     os.utime(live.file(wire.SPEC), (2e9, 2e9))
     lock = RunLock.take(live.path)
     assert lock is not None
-    assert cli("runs", "wait", "latest", "--timeout", "0.01").code == 2
+    assert cli("runs", "wait", "latest", "--timeout", "0.01").code == 3
     lock.close()
 
 
