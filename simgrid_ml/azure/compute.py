@@ -10,7 +10,6 @@ of Azure ML have no room for is said in tags::
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -29,7 +28,7 @@ from simgrid_ml.azure.provisioning import AmlComputeProvisioningConfiguration, S
 from simgrid_ml.errors import NotFoundError, SpecError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.run import RunState
-from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.cluster import RESERVED_NAMES, ClusterSpec, is_cluster_name, stored_cluster
 from simgrid_ml.spec.value import from_plain, to_plain
 
 __all__ = [
@@ -40,9 +39,6 @@ __all__ = [
 
 TAG_PREFIX = "simgrid-ml."
 _FROM_TAGS = ("backend", "era", "working_directory")
-_RESERVED = ("amlcompute", "local", "containerinstance")
-_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9]|-(?=.*[A-Za-z])){1,23}\Z", re.ASCII)
-_OLD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,14}[A-Za-z0-9]\Z", re.ASCII)
 _WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
 
 
@@ -52,14 +48,7 @@ def stored_spec(workspace: Any, name: str) -> ClusterSpec:
     Raises:
         NotFoundError: there is none.
     """
-    stored = workspace._store.clusters().get(name)
-    if stored is None:
-        raise NotFoundError(
-            f"there is no cluster {name!r}", remedy="ComputeTarget.create makes one"
-        )
-    fields = ClusterSpec.__struct_fields__
-    plain = {key: value for key, value in stored.items() if key in fields}
-    return from_plain(plain, ClusterSpec, f"cluster {name}")
+    return stored_cluster(workspace._store.clusters(), name)
 
 
 class ComputeTarget(metaclass=Gaps):
@@ -88,11 +77,11 @@ class ComputeTarget(metaclass=Gaps):
             UserErrorException: the name is reserved.
             ComputeTargetException: the name breaks the rule, or no such cluster can be.
         """
-        if name.lower() in _RESERVED:
+        if name.lower() in RESERVED_NAMES:
             raise UserErrorException(
                 f"Please specify a different target name. {name} is a reserved name."
             )
-        if not (_NAME.match(name) or _OLD_NAME.match(name)):
+        if not is_cluster_name(name):
             raise ComputeTargetException(
                 f"{name!r} cannot name a compute target: use 2 to 24 letters, digits and '-', "
                 "first a letter, and a letter after every '-'"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
 from simgrid_ml.cli.console import json_option, print_json, print_table
 from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
-from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
+from simgrid_ml.errors import ConflictError, SpecError
 from simgrid_ml.record.store import RunStore
 
-__all__ = ["cluster", "load_cluster"]
+__all__ = ["cluster"]
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,22}[A-Za-z0-9]\Z")
 ERAS = click.Choice(["E1", "E2", "E3"])
 WORKING_DIRECTORIES = click.Choice(["shared", "private"])
 
@@ -26,33 +24,6 @@ def cluster() -> None:
     A cluster says on what a job runs: how many virtual nodes at most, of which Azure size,
     by which backend, as which generation of Azure ML.
     """
-
-
-def load_cluster(store: RunStore, name: str) -> Any:
-    """The stored cluster as a ``ClusterSpec``.
-
-    Raises:
-        NotFoundError: there is none of that name.
-    """
-    from simgrid_ml.spec.cluster import ClusterSpec
-    from simgrid_ml.spec.value import from_plain
-
-    stored = store.clusters()
-    if name not in stored:
-        known = ", ".join(stored) or "none yet"
-        raise NotFoundError(
-            f"there is no cluster {name!r}",
-            evidence=f"stored: {known}",
-            remedy=f"`simgrid-ml cluster create {name} --max-nodes 4` makes it",
-        )
-    return from_plain(_spec_part(stored[name]), ClusterSpec, f"cluster {name}")
-
-
-def _spec_part(stored: dict[str, Any]) -> dict[str, Any]:
-    """What of a stored document is the spec; the rest is Azure's paperwork (tags, times)."""
-    from simgrid_ml.spec.cluster import ClusterSpec
-
-    return {k: v for k, v in stored.items() if k in ClusterSpec.__struct_fields__}
 
 
 def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
@@ -78,14 +49,14 @@ def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
 @new_workspace_option
 def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
     """Store a cluster called NAME."""
-    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.cluster import RESERVED_NAMES, ClusterSpec, is_cluster_name
     from simgrid_ml.spec.value import from_plain, to_plain
 
-    if not NAME.match(name) or name.lower() in ("amlcompute", "local", "containerinstance"):
+    if not is_cluster_name(name):
         raise SpecError(
             f"{name!r} cannot name a cluster",
-            remedy="2 to 24 letters, digits and '-', first a letter; not amlcompute, local or "
-            "containerinstance",
+            remedy="2 to 24 letters, digits and '-', first a letter, and a letter after every '-'; "
+            f"not {', '.join(RESERVED_NAMES)}",
         )
     if name in store.clusters():
         raise ConflictError(
@@ -105,17 +76,20 @@ def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
 @workspace_option
 def list_(store: RunStore, as_json: bool) -> None:
     """The stored clusters."""
+    from simgrid_ml.spec.cluster import stored_cluster
+    from simgrid_ml.spec.value import to_plain
+
     stored = store.clusters()
+    specs = [stored_cluster(stored, name) for name in stored]
     if as_json:
-        print_json([{"name": name, **_spec_part(value)} for name, value in stored.items()])
+        print_json([to_plain(spec) for spec in specs])
         return
-    if not stored:
+    if not specs:
         click.echo(
             "No clusters yet. `simgrid-ml cluster create NAME` stores one; runs without "
             "--cluster need none."
         )
         return
-    specs = [load_cluster(store, name) for name in stored]
     print_table(
         ("name", "nodes", "size", "backend", "era"),
         [
@@ -131,9 +105,10 @@ def list_(store: RunStore, as_json: bool) -> None:
 @workspace_option
 def show(store: RunStore, name: str, as_json: bool) -> None:
     """One cluster, and the runs that use it now."""
+    from simgrid_ml.spec.cluster import stored_cluster
     from simgrid_ml.spec.value import to_plain
 
-    plain = to_plain(load_cluster(store, name))
+    plain = to_plain(stored_cluster(store.clusters(), name))
     active = [
         record.id
         for record in store.list()
@@ -160,13 +135,13 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
 @workspace_option
 def update(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
     """Change a stored cluster. Runs already submitted keep what they were submitted with."""
-    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.value import from_plain, to_plain
 
     given = {key: value for key, value in said.items() if value is not None}
     if not given:
         raise SpecError("nothing to change", remedy="give at least one option, see --help")
-    plain = {**to_plain(load_cluster(store, name)), **given}
+    plain = {**to_plain(stored_cluster(store.clusters(), name)), **given}
     spec = from_plain(plain, ClusterSpec, "cluster")
     _put(store, spec, store.clusters()[name])
     if as_json:

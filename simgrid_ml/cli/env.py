@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
 import click
 
 from simgrid_ml.cli.console import Screen, json_option, print_json, print_table
-from simgrid_ml.errors import SpecError
+from simgrid_ml.cli.environment import environment_of, environment_options
 
 __all__ = ["env"]
 
@@ -59,41 +58,17 @@ def list_(as_json: bool) -> None:
 
 
 @env.command()
-@click.option("--framework", type=click.Choice(["pytorch", "sklearn", "none"]), default="none")
-@click.option("--framework-version", help="As an estimator takes it; old ones are substituted.")
-@click.option("--pip", multiple=True, metavar="REQUIREMENT", help="May be repeated.")
-@click.option("--conda", multiple=True, metavar="PACKAGE", help="May be repeated.")
-@click.option(
-    "--requirements", type=click.Path(), multiple=True, help="A requirements file; may be repeated."
-)
-@click.option("--gpu", is_flag=True, help="Prefer CUDA builds.")
+@environment_options
 @click.option("--log", type=click.Path(), help="Keep the build log in this file.")
 @json_option
-def build(
-    framework: str,
-    framework_version: str | None,
-    pip: tuple[str, ...],
-    conda: tuple[str, ...],
-    requirements: tuple[str, ...],
-    gpu: bool,
-    log: str | None,
-    as_json: bool,
-) -> None:
+def build(log: str | None, as_json: bool, **flags: Any) -> None:
     """Build an environment, unless it exists."""
     import sys
 
     from simgrid_ml.environments.build import ensure
-    from simgrid_ml.spec.job import EnvironmentSpec
     from simgrid_ml.units import format_seconds
 
-    lines = [line for path in requirements for line in _lines_of(path)]
-    spec = EnvironmentSpec(
-        framework=None if framework == "none" else framework,
-        framework_version=framework_version,
-        pip=(*pip, *lines),
-        conda=conda,
-        use_gpu=gpu,
-    )
+    spec = environment_of(flags)
     started = time.monotonic()
     # With --json standard output is for the JSON alone.
     with Screen(sys.stderr if as_json else None) as screen:
@@ -190,19 +165,3 @@ def _framework(marker: dict[str, Any]) -> str:
         if name in packages:
             return f"{name} {packages[name]}"
     return "-"
-
-
-def _lines_of(path: str) -> list[str]:
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as stream:
-            return stream.read().splitlines()
-    except OSError as error:
-        raise SpecError(
-            f"the requirements file {path} cannot be read: {error.strerror}",
-            remedy="give the path of a text file with one requirement per line",
-            where="--requirements",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SpecError(
-            f"the requirements file {path} is not UTF-8 text", where="--requirements"
-        ) from error

@@ -11,14 +11,13 @@ import click
 
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import Screen, json_option, print_json
+from simgrid_ml.cli.environment import environment_of, environment_options
 from simgrid_ml.cli.workspace import new_workspace_option
 from simgrid_ml.errors import NotFoundError, SpecError, UsageError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
 
 __all__ = ["follow_to_end", "run"]
-
-FRAMEWORKS = ("pytorch", "sklearn", "none")
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -30,14 +29,7 @@ FRAMEWORKS = ("pytorch", "sklearn", "none")
 @click.option(
     "--plain", is_flag=True, help="No MPI: the same script once on every node, no rendezvous."
 )
-@click.option("--framework", type=click.Choice(FRAMEWORKS), help="What to install  [none]")
-@click.option("--framework-version", help="As an estimator takes it; old ones are substituted.")
-@click.option("--pip", multiple=True, metavar="REQUIREMENT", help="May be repeated.")
-@click.option("--conda", multiple=True, metavar="PACKAGE", help="May be repeated.")
-@click.option(
-    "--requirements", type=click.Path(), multiple=True, help="A requirements file; may be repeated."
-)
-@click.option("--gpu", is_flag=True, help="Prefer CUDA builds.")
+@environment_options
 @click.option("--interpreter", type=click.Path(), help="Use this Python as it is, install nothing.")
 @click.option("--env", "variables", multiple=True, metavar="VAR=VALUE", help="May be repeated.")
 @click.option("--cluster", "cluster_name", metavar="NAME", help="A stored cluster.")
@@ -132,33 +124,21 @@ def _from_flags(
         if not flags["plain"] and (nodes or per_node)
         else Plain(nodes=nodes or 1)
     )
-    packages = [*flags["pip"]]
-    for path in flags["requirements"]:
-        packages += _requirements(path)
+    environment = environment_of(flags)
     interpreter = flags["interpreter"]
-    framework = None if flags["framework"] in (None, "none") else flags["framework"]
-    if flags["framework_version"] and framework is None:
-        raise UsageError("--framework-version without --framework", remedy="name the framework")
-    if interpreter and (packages or flags["conda"] or framework):
+    if interpreter and (environment.pip or environment.conda or environment.framework):
         raise UsageError(
             "--interpreter uses a Python as it is, so nothing can be installed into it",
             remedy="leave out --framework, --pip, --conda and --requirements, or --interpreter",
         )
     if interpreter:
-        interpreter = _interpreter(interpreter)
+        environment = EnvironmentSpec(interpreter=_interpreter(interpreter))
     job = JobSpec(
         source=source,
         entry_script=entry,
         arguments=arguments,
         distribution=distribution,
-        environment=EnvironmentSpec(
-            framework=framework,
-            framework_version=flags["framework_version"],
-            pip=tuple(packages),
-            conda=tuple(flags["conda"]),
-            use_gpu=flags["gpu"],
-            interpreter=interpreter,
-        ),
+        environment=environment,
         variables=dict(_variable(text) for text in flags["variables"]),
         max_run_s=None if flags["max_run"] is None else _positive(parse_seconds(flags["max_run"])),
     )
@@ -191,8 +171,7 @@ def _entry(script: str, source: str | None) -> tuple[str, str]:
 
 
 def _cluster(store: RunStore, flags: Mapping[str, Any], nodes: int) -> Any:
-    from simgrid_ml.cli.cluster import load_cluster
-    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.value import from_plain, to_plain
 
     given = {
@@ -201,24 +180,9 @@ def _cluster(store: RunStore, flags: Mapping[str, Any], nodes: int) -> Any:
     plain = (
         {"name": "local", "max_nodes": nodes}
         if flags["cluster_name"] is None
-        else to_plain(load_cluster(store, flags["cluster_name"]))
+        else to_plain(stored_cluster(store.clusters(), flags["cluster_name"]))
     )
     return from_plain({**plain, **given}, ClusterSpec, "cluster")
-
-
-def _requirements(path: str) -> list[str]:
-    """The lines of a requirements file as pip reads them, comments left out."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read().replace("\\\n", " ")
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"there is no requirements file {path!r}", remedy="check --requirements"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path!r} cannot be read: {error}", remedy="give a text file") from error
-    lines = [line.split(" #")[0].strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _interpreter(path: str) -> str:
@@ -258,7 +222,7 @@ def _from_file(
     store: RunStore, path: str, arguments: tuple[str, ...], flags: Mapping[str, Any]
 ) -> tuple[Any, Any, str, dict[str, Any]]:
     """``job``, ``cluster`` (a stored name, or its values), ``experiment``, ``tags``."""
-    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.job import JobSpec
     from simgrid_ml.spec.value import from_plain
 
@@ -285,12 +249,11 @@ def _from_file(
     if isinstance(source, str):
         job_plain["source"] = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
     job_plain["arguments"] = _words(job_plain.get("arguments", []))
-    job = from_plain(job_plain, JobSpec, "job")
+    job_plain["variables"] = _texts(job_plain.get("variables") or {})
+    job = from_plain(_without_units(job_plain), JobSpec, "job")
     cluster_plain = plain.get("cluster", {})
     if isinstance(cluster_plain, str):
-        from simgrid_ml.cli.cluster import load_cluster
-
-        cluster = load_cluster(store, cluster_plain)
+        cluster = stored_cluster(store.clusters(), cluster_plain)
     elif isinstance(cluster_plain, dict):
         default = {"name": "local", "max_nodes": job.distribution.nodes}
         cluster = from_plain({**default, **cluster_plain}, ClusterSpec, "cluster")
@@ -313,6 +276,38 @@ def _words(value: Any) -> Any:
     if not isinstance(value, list):
         return value
     return [str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v for v in value]
+
+
+def _texts(value: Any) -> Any:
+    """YAML reads ``OMP_NUM_THREADS: 1`` as a number; a variable is text."""
+    if not isinstance(value, dict):
+        return value
+    for key, one in value.items():
+        if not isinstance(one, (str, int, float)):
+            where = f"job.variables.{key}"
+            raise SpecError(f"{where}: neither text nor a number", remedy="quote it", where=where)
+    return {
+        str(key): str(one).lower() if isinstance(one, bool) else str(one)
+        for key, one in value.items()
+    }
+
+
+def _without_units(job: dict[str, Any]) -> dict[str, Any]:
+    """``max_run_s: 10 min`` in seconds, ``shm_size_bytes: 2g`` in bytes."""
+    from simgrid_ml.units import parse_bytes, parse_seconds
+
+    plain = dict(job)
+    for suffix, parse in (("_s", parse_seconds), ("_bytes", parse_bytes)):
+        for key, value in job.items():
+            if isinstance(value, str) and str(key).endswith(suffix):
+                try:
+                    plain[key] = parse(value)
+                except SpecError as error:
+                    where = f"job.{key}"
+                    raise SpecError(
+                        f"{where}: {error.cause}", remedy=error.remedy, where=where
+                    ) from error
+    return plain
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
-from simgrid_ml.spec.value import Value
+from simgrid_ml.errors import NotFoundError
+from simgrid_ml.spec.value import Value, from_plain
 
-__all__ = ["ClusterSpec", "Era", "WorkingDirectory"]
+__all__ = [
+    "RESERVED_NAMES",
+    "ClusterSpec",
+    "Era",
+    "WorkingDirectory",
+    "is_cluster_name",
+    "stored_cluster",
+]
+
+RESERVED_NAMES = ("amlcompute", "local", "containerinstance")
+_NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9]|-(?=.*[A-Za-z])){1,23}\Z", re.ASCII)
+_OLD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,14}[A-Za-z0-9]\Z", re.ASCII)
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -49,6 +63,8 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
     working_directory: WorkingDirectory | None = None
 
     def __post_init__(self) -> None:
+        if min(self.min_nodes, self.idle_seconds_before_scaledown) < 0:
+            raise ValueError("min_nodes and idle_seconds_before_scaledown must not be negative")
         if self.max_nodes < max(1, self.min_nodes):
             raise ValueError("max_nodes must be at least 1 and at least min_nodes")
 
@@ -58,3 +74,26 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
         if self.working_directory is not None:
             return self.working_directory
         return WorkingDirectory.PRIVATE if self.era is Era.E3 else WorkingDirectory.SHARED
+
+
+def is_cluster_name(name: str) -> bool:
+    """Whether Azure allows the name, by its rule of today or by the one before; some are taken."""
+    return bool(_NAME.match(name) or _OLD_NAME.match(name)) and name.lower() not in RESERVED_NAMES
+
+
+def stored_cluster(stored: Mapping[str, Mapping[str, Any]], name: str) -> ClusterSpec:
+    """The cluster ``name`` of a store's ``clusters()``; what else is stored is Azure's paperwork.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    if name not in stored:
+        raise NotFoundError(
+            f"there is no cluster {name!r}",
+            evidence=f"stored: {', '.join(stored) or 'none yet'}",
+            remedy=f"`simgrid-ml cluster create {name} --max-nodes 4` or ComputeTarget.create "
+            "makes it",
+        )
+    fields = ClusterSpec.__struct_fields__
+    plain = {key: value for key, value in stored[name].items() if key in fields}
+    return from_plain(plain, ClusterSpec, f"cluster {name}")

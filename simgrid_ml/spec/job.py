@@ -78,7 +78,7 @@ class JobSpec(Value, frozen=True, kw_only=True):
         launch_timeout_s: every rank must have started this many seconds after the launch;
             nodes have as long to come up, and 30 s at most.
         snapshot_limit_bytes: refuse a larger source folder.
-        shm_size: bytes of ``/dev/shm`` on each node.
+        shm_size_bytes: size of ``/dev/shm`` on each node.
     """
 
     source: str

@@ -6,6 +6,7 @@ import pytest
 from cli_support import CommandLine, cli
 
 from simgrid_ml.record.run import RunLock, RunState
+from simgrid_ml.spec.cluster import ClusterSpec
 
 __all__ = ["cli"]
 
@@ -57,3 +58,14 @@ def test_counts_that_contradict_each_other_are_refused(cli: CommandLine) -> None
     cli("cluster", "create", "mine")
     assert cli("cluster", "update", "mine", "--min-nodes", "9").code == 2
     assert cli("cluster", "update", "mine").code == 2
+
+
+def test_a_count_below_zero_is_refused_wherever_it_is_said() -> None:
+    for wrong in ({"min_nodes": -1}, {"idle_seconds_before_scaledown": -1}, {"max_nodes": 0}):
+        with pytest.raises(ValueError, match="must"):
+            ClusterSpec(name="x", **wrong)
+
+
+def test_command_line_and_sdk_allow_the_same_names(cli: CommandLine) -> None:
+    assert cli("cluster", "create", "a" * 20 + "-1").code == 2  # no letter after the "-"
+    assert cli("cluster", "create", "nodes-1").code == 0

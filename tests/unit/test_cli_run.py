@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from cli_support import COMPLETED, CommandLine, cli
 
+from simgrid_ml import wire
+from simgrid_ml.cli.run import follow_to_end
 from simgrid_ml.engine import prepare
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.spec.cluster import ClusterSpec, Era, WorkingDirectory
 from simgrid_ml.spec.job import JobSpec, Mpi, Plain
 
@@ -185,6 +188,54 @@ def test_an_error_in_a_run_file_points_at_the_key(
     assert said.code == 2
     assert where in said.err
     assert "Try: " in said.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "known"),
+    [
+        ("entry_script: train.py", "entry_skript: train.py", "entry_script, arguments"),
+        ("framework: pytorch", "framwork: pytorch", "framework, framework_version"),
+        ("nodes: 2,", "nods: 2,", "kind, nodes, processes_per_node"),
+        ("max_nodes: 3", "maxnodes: 3", "min_nodes, max_nodes"),
+        ('A: "1"', "A: [1]", "job.variables.A"),
+        ("  variables", "  max_run_s: soon\n  variables", "job.max_run_s"),
+    ],
+)
+def test_an_error_in_a_run_file_names_what_is_known(
+    cli: CommandLine, submitted: Submitted, old: str, new: str, known: str
+) -> None:
+    assert old in RUN_FILE
+    Path("run.yaml").write_text(RUN_FILE.replace(old, new))
+    said = cli("run", "run.yaml")
+    assert (said.code, known in said.err) == (2, True), said.err
+
+
+def test_a_run_file_may_say_numbers_and_units(cli: CommandLine, submitted: Submitted) -> None:
+    more = 'max_run_s: "10 min"\n  shm_size_bytes: 64 MiB\n  variables: {A: 1, B: 0.5, C: true}'
+    Path("run.yaml").write_text(RUN_FILE.replace('variables: {A: "1"}', more))
+    assert cli("run", "-d", "run.yaml").code == 0
+    assert submitted.job.variables == {"A": "1", "B": "0.5", "C": "true"}
+    assert (submitted.job.max_run_s, submitted.job.shm_size_bytes) == (600, 64 * 2**20)
+
+
+def test_a_requirements_file_may_name_others(cli: CommandLine, submitted: Submitted) -> None:
+    Path("more").mkdir()
+    Path("all.txt").write_text("# all\n-r more/some.txt\nlast  # comment\n")
+    Path("more/some.txt").write_text("--requirement=same.txt\n--pre\nfirst==1\n")
+    Path("more/same.txt").write_text("zero\n")
+    Path("train.py").touch()
+    assert cli("run", "-d", "--requirements", "all.txt", "train.py").code == 0
+    assert submitted.job.environment.pip == ("zero", "--pre", "first==1", "last")
+    Path("more/same.txt").write_text("-r ../all.txt\n")
+    assert "includes itself" in cli("run", "-d", "--requirements", "all.txt", "train.py").err
+
+
+def test_what_was_substituted_is_said_at_the_end(cli: CommandLine, submitted: Submitted) -> None:
+    record = cli.run("digits_s", *COMPLETED)
+    one = {"wanted": "torch==1.4", "got": "torch==2.4", "reason": "no build"}
+    write_json(record.file(wire.ENVIRONMENT), {"substitutions": [one]})
+    follow_to_end(record)
+    assert "Instead of torch==1.4: torch==2.4 (no build)" in cli.capture.readouterr().out
 
 
 def test_flags_and_a_run_file_are_not_mixed(cli: CommandLine, submitted: Submitted) -> None:
