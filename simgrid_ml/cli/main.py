@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from simgrid_ml import __version__
-from simgrid_ml.errors import SimgridError
+from simgrid_ml.errors import SimgridError, UsageError
 
 __all__ = ["cli", "run"]
 
@@ -89,6 +89,8 @@ def cli() -> None:
 
 def run(arguments: list[str]) -> int:
     """The whole command line; never raises for what a user did."""
+    from simgrid_ml.cli.console import print_json
+
     wants_json = False
     try:
         with cli.make_context("simgrid-ml", list(arguments)) as root:
@@ -106,6 +108,8 @@ def run(arguments: list[str]) -> int:
         click.echo("", err=True)
         return 130
     except click.ClickException as error:
+        if "--json" in arguments:
+            print_json({"error": UsageError(error.format_message()).to_json()})
         error.show()
         return 2
     except SimgridError as error:

@@ -45,6 +45,8 @@ def python(arguments: tuple[str, ...]) -> None:
         raise NotFoundError(
             f"there is no script {script!r}", remedy=f"looked in {os.getcwd()}; check the path"
         )
+    if os.path.isdir(script) and not os.path.exists(os.path.join(script, "__main__.py")):
+        raise UsageError(f"{script!r} is a folder", remedy="give the driver script in it")
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [sys.executable, *arguments], driver_environment())

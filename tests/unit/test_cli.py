@@ -74,6 +74,7 @@ def test_a_mistyped_command_is_a_usage_error_that_names_the_right_one(cli: Comma
         ("cluster", "show", "nothing"),
         ("exec", "latest", "node0"),
         ("python", "nowhere.py"),
+        ("python", "."),
         ("demo", "--era", "E9"),
         ("env", "show", "nothing"),
     ],
@@ -98,6 +99,18 @@ def test_with_json_an_error_is_json_as_well(cli: CommandLine) -> None:
     assert said.code == 2
     assert said.json["error"]["kind"] == "NotFoundError"
     assert said.json["error"]["cause"] == "there are no runs yet"
+
+
+@pytest.mark.parametrize(
+    "words", [("runs", "list", "--limit", "none"), ("runs", "nothing"), ("doctor", "--deeper")]
+)
+def test_with_json_a_mistyped_command_line_is_json_as_well(
+    cli: CommandLine, words: tuple[str, ...]
+) -> None:
+    said = cli(*words, "--json")
+    assert said.code == 2
+    assert (said.json["error"]["kind"], said.json["error"]["exit_code"]) == ("UsageError", 2)
+    assert said.json["error"]["cause"]
 
 
 def test_an_error_carries_its_exit_code_and_evidence(
