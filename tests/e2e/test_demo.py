@@ -55,7 +55,7 @@ def test_the_demo_shows_a_newcomer_a_whole_run(
         ):
             assert text in out, f"{text!r} is missing in\n{out}"
         for stage in ("Preparing", "Queued", "Running", "Finalizing"):
-            assert re.search(rf"^  {stage} +[\d.]+ m?s", out, re.MULTILINE), stage
+            assert re.search(rf"^  {stage} +[\d.]+ (?:ms|s|min)", out, re.MULTILINE), stage
         assert re.search(r"^  4 +\d\.\d{4} +\d\.\d{4} +\d+\.\d%$", out, re.MULTILINE)
         assert re.search(r"^  pass  ranks", out, re.MULTILINE)
         told = said_as_json("runs", "show", "latest", cwd=tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -99,19 +100,19 @@ umask 022
 [ -z "$HIDE" ] || mount -t tmpfs none "$HIDE"
 hold=$(mktemp -d)
 trap 'rmdir "$hold" 2>/dev/null || true' EXIT
-top=$1; shift
-if [ -n "$top" ]; then
-    mount --bind "$top" "$hold"
-    mount -t tmpfs -o mode=755 none "$top"
-    while [ "$1" != -- ]; do
-        mkdir -p "$1"
-        mount --bind "$hold${1#"$top"}" "$1"
-        shift
-    done
-    umount -l "$hold"
-else
-    while [ "$1" != -- ]; do shift; done
-fi
+top=
+while [ "$1" != -- ]; do  # pairs: a closed folder, something in it that is needed
+    if [ "$1" != "$top" ]; then
+        [ -z "$top" ] || umount -l "$hold"
+        top=$1
+        mount --bind "$top" "$hold"
+        mount -t tmpfs -o mode=755 none "$top"
+    fi
+    mkdir -p "$2"
+    mount --bind "$hold${2#"$top"}" "$2"
+    shift 2
+done
+[ -z "$top" ] || umount -l "$hold"
 shift
 setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"
 """
@@ -172,8 +173,8 @@ def _as_nobody(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``argv`` as the user nobody, who may look into all that is needed for it.
 
-    A home of root's is closed to others. In a mount namespace of its own an open folder takes its
-    place, with what is needed from it.
+    A home of root's is closed to others, and so is what tox makes. In a mount namespace of its own
+    an open folder takes the place of each, with what is needed from it.
     """
     package = os.path.dirname(os.path.dirname(simgrid_ml.__file__))
     prefix = os.path.dirname(os.path.dirname(interpreter))
@@ -182,11 +183,8 @@ def _as_nobody(
     ]
     needed = dict.fromkeys([package, sys.prefix, prefix, *real])
     closed = {path: top for path in needed if (top := _closed(path)) is not None}
-    tops = sorted(set(closed.values()))
-    if len(tops) > 1:
-        pytest.skip(f"too many closed folders: {tops}")
-    keep = sorted(closed)
-    keep = [path for path in keep if not any(path.startswith(k + "/") for k in keep)]
+    keep = [path for path in closed if not any(path.startswith(k + "/") for k in closed)]
+    pairs = sorted((closed[path], path) for path in keep)
     environment = {
         "HIDE": hide,
         "HOME": str(folder),
@@ -196,7 +194,7 @@ def _as_nobody(
         "SIMGRID_ML_CACHE": str(folder / "cache"),
         "SIMGRID_ML_ISOLATION": isolation,
     }
-    script = ["sh", "-c", REACHABLE, "sh", tops[0] if tops else "", *keep, "--", *argv]
+    script = ["sh", "-c", REACHABLE, "sh", *itertools.chain(*pairs), "--", *argv]
     return subprocess.run(
         ["unshare", "--mount", "--propagation", "private", *script],
         env=environment,
