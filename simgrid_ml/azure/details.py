@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
 
 from simgrid_ml import wire
+from simgrid_ml.record.read import attributes, error_of
 from simgrid_ml.record.run import Artifact, RunRecord, RunState
 
 __all__ = [
@@ -45,7 +46,7 @@ def details(record: RunRecord, log_value: Callable[[Artifact], str]) -> Dict[str
         "logFiles": {a.name: log_value(a) for a in record.artifacts() if is_log(a.name)},
         "submittedBy": spec.get("submitted_by", ""),
         "warnings": _warnings(record, spec, moves),
-        "error": _error(record, state),
+        "error": _error(record),
     }
     optional = ("startTimeUtc", "endTimeUtc", "warnings", "error")
     return {key: value for key, value in found.items() if value or key not in optional}
@@ -74,16 +75,8 @@ def _of_environment(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterat
             yield f"use_gpu was asked for and CPU builds are installed: {', '.join(builds)}"
 
 
-def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
-    found = record.error()
-    if found is None and state is RunState.NOT_RESPONDING:
-        found = {
-            "kind": "HostError",
-            "cause": "the run's supervisor is gone and the run has not ended",
-            "evidence": _last_lines(record.file(wire.SUPERVISOR_LOG)),
-            "remedy": f"`simgrid-ml runs cancel {record.id}` closes it",
-            "exit_code": 5,
-        }
+def _error(record: RunRecord) -> Optional[Dict[str, Any]]:
+    found = error_of(record)
     if found is None:
         return None
     by_user = found.get("exit_code") in (1, 2)
@@ -97,15 +90,6 @@ def _error(record: RunRecord, state: RunState) -> Optional[Dict[str, Any]]:
             "innerError": {"code": str(found.get("kind"))},
         }
     }
-
-
-def _last_lines(path: str, count: int = 5) -> str:
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(max(0, os.path.getsize(path) - 4096))
-            return "\n".join(stream.read().decode("utf-8", "replace").splitlines()[-count:])
-    except FileNotFoundError:
-        return ""
 
 
 def address(artifact: Artifact) -> str:
@@ -127,28 +111,20 @@ def is_log(name: str) -> bool:
 
 def tags(record: RunRecord) -> Dict[str, Any]:
     """Tags as they stand: of several writers the last one counts."""
-    found: Dict[str, Any] = {}
-    for line in record.attributes():
-        if line.get("set") == "tag":
-            found[str(line.get("key"))] = line.get("value")
-        elif line.get("set") == "remove_tag":
-            found.pop(str(line.get("key")), None)
+    found: Dict[str, Any] = attributes(record)["tags"]
     return found
 
 
 def properties(record: RunRecord) -> Dict[str, Any]:
     """Properties: of several writers the first one counts."""
-    found: Dict[str, Any] = {}
-    for line in record.attributes():
-        if line.get("set") == "property":
-            found.setdefault(str(line.get("key")), line.get("value"))
+    found: Dict[str, Any] = attributes(record)["properties"]
     return found
 
 
 def last_said(record: RunRecord, what: str) -> Optional[str]:
     """The present ``display_name`` or ``description``."""
-    said = [line.get("value") for line in record.attributes() if line.get("set") == what]
-    return said[-1] if said else None
+    said: Optional[str] = attributes(record).get(what)
+    return said
 
 
 def has_all(values: Mapping[str, Any], wanted: Wanted) -> bool:
