@@ -16,6 +16,7 @@ from typing import Any
 
 from simgrid_ml import __version__, wire
 from simgrid_ml.engine import plugins, snapshot
+from simgrid_ml.environments import requirements
 from simgrid_ml.errors import HostError, PlacementError, SpecError
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunRecord
@@ -56,6 +57,7 @@ def submit(
         HostError: the supervisor could not be started.
     """
     check_source(job)
+    requirements.check(job.environment)
     _check_workspace(store)
     host = plugins.backend(cluster.backend).inventory()
     place(job, cluster, host)

@@ -97,3 +97,20 @@ def test_a_name_that_no_experiment_can_have(runs: Runs, name: str) -> None:
     job = JobSpec(source=runs.source({"t.py": ""}), entry_script="t.py")
     with pytest.raises(SpecError, match="cannot name an experiment"):
         submit(job, ClusterSpec(name="c"), store=runs.store, experiment=name)
+
+
+@pytest.mark.parametrize(
+    ("wish", "named"),
+    [
+        ({"framework": "pytorch", "framework_version": "99.0"}, "99.0"),
+        ({"framework": "caffe"}, "caffe"),
+        ({"pip": ("numpy ==== 1",)}, "numpy ==== 1"),
+    ],
+)
+def test_an_environment_that_nobody_can_build(
+    runs: Runs, wish: dict[str, object], named: str
+) -> None:
+    spec = EnvironmentSpec(**wish)  # type: ignore[arg-type]
+    source = runs.source({"train.py": ""})
+    said = refused(SpecError, runs, source=source, entry_script="train.py", environment=spec)
+    assert named in said
