@@ -5,6 +5,7 @@
     SimgridError                 cause, evidence, remedy; exit code of the command line
     ├── UsageError          (2)  the request cannot be carried out as it stands
     │   ├── SpecError            a value is missing, unknown or out of range
+    │   ├── RequirementError     a package does not exist, or some exclude each other
     │   ├── PlacementError       the job does not fit the cluster
     │   ├── SnapshotError        the source folder cannot be taken
     │   ├── NotFoundError        no run, cluster, model … of that name
@@ -36,6 +37,7 @@ __all__ = [
     "NotFoundError",
     "PlacementError",
     "RecordError",
+    "RequirementError",
     "RunFailed",
     "SimgridError",
     "SnapshotError",
@@ -92,6 +94,10 @@ class SpecError(UsageError):
     ) -> None:
         super().__init__(cause, remedy=remedy, evidence=evidence)
         self.where = where
+
+
+class RequirementError(UsageError):
+    """No environment has these packages, however often it is tried."""
 
 
 class PlacementError(UsageError):

@@ -230,6 +230,7 @@ _COUNTERPARTS: Dict[Type[errors.SimgridError], Type[AzureMLException]] = {
     errors.SimgridError: AzureMLException,
     errors.UsageError: UserErrorException,
     errors.SpecError: UserErrorException,
+    errors.RequirementError: ExperimentExecutionException,
     errors.PlacementError: ExperimentExecutionException,
     errors.SnapshotError: SnapshotException,
     errors.NotFoundError: UserErrorException,

@@ -86,7 +86,8 @@ def ensure(
         cache: where environments are kept, the user's own cache folder if None.
 
     Raises:
-        SpecError: the specification cannot be read.
+        UsageError: the specification cannot be read, or its packages do not exist or exclude each
+            other.
         EnvironmentBuildError: anything else; nothing is published then.
     """
     if spec.interpreter is not None:

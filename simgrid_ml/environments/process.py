@@ -23,7 +23,7 @@ __all__ = ["BuildLog", "Commands", "Finished", "no_space_left", "redact"]
 
 _GUARD = str(Path(__file__).with_name("guard.py"))
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_TAIL_LINES = 200
+_TAIL_LINES = 2000  # the first error of a C++ compiler is far from its last line
 _POLL_S = 0.1  # how soon a cancellation is seen
 
 DISK_FULL_REMEDY = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -22,15 +23,17 @@ from simgrid_ml.environments.catalog import (
     HOROVOD,
     HOROVOD_NEEDS,
     MPI,
+    TORCH,
     TORCH_FAMILY,
     Substitution,
     framework_set,
+    refuse_newer,
     torch_for,
 )
 from simgrid_ml.errors import SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
-__all__ = ["Plan", "Wish", "conda_to_pip", "lower_bound", "plan"]
+__all__ = ["Plan", "Wish", "check", "conda_to_pip", "lower_bound", "plan"]
 
 _OPTIONS = {
     "-i": "--index-url",
@@ -43,6 +46,7 @@ _OPTIONS = {
     "--pre": "--pre",
     "--trusted-host": "--trusted-host",
 }
+_NEEDS_A_FOLDER = re.compile(r"-[erc]|--(editable|requirement|constraint)\b")
 _CONDA = re.compile(r"(?:[^\s:]+::)?([A-Za-z0-9_.-]+)\s*(.*)", re.DOTALL)
 
 
@@ -136,11 +140,21 @@ class _Draft:
         self.substitutions.append(Substitution(wanted, got, reason))
 
 
+def check(spec: EnvironmentSpec) -> None:
+    """Refuse at once what cannot be resolved wherever packages come from.
+
+    Raises:
+        SpecError: as ``plan`` does.
+    """
+    if spec.interpreter is None:  # environments use the Python of this process
+        plan(spec, sys.version_info[:3])
+
+
 def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
     """The requirements of ``spec`` for the Python that will run them.
 
     Raises:
-        SpecError: a requirement cannot be read, or the framework is not emulated.
+        SpecError: a requirement cannot be read, or the framework or its version is not known.
     """
     draft = _Draft(".".join(map(str, python)))
     framework = framework_set(spec.framework, spec.framework_version, python[:2])
@@ -185,6 +199,9 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
                 "not emulated yet",
                 where="environment.pip",
             )
+        for one in draft.wishes["torch"].specifier:
+            if one.operator in {"==", ">=", "~="}:  # what Horovod is compiled against
+                refuse_newer("PyTorch", one.version, TORCH, "environment.pip")
         for line in HOROVOD_NEEDS:
             draft.add(_wish(line))
         if python >= (3, 12):
@@ -291,7 +308,15 @@ def _take(draft: _Draft, line: str, python: tuple[int, int], *, wanted: str, whe
 
 def _wish(line: str, *, where: str = "environment", by_user: bool = False) -> Wish:
     text = line.strip()
-    if re.match(r"(-e|--editable|-r|--requirement|-c|--constraint)\b", text):
+    nested = re.match(r"(?:-r|--requirement)[=\s]*(.+)", text)
+    if nested:
+        raise SpecError(
+            f"the requirements name a further file, {nested.group(1)!r}, which is not read here",
+            remedy="write its lines in its place; `simgrid-ml run --requirements FILE` reads a "
+            "file and those it names",
+            where=where,
+        )
+    if re.match(_NEEDS_A_FOLDER, text):
         raise SpecError(
             f"{text!r} cannot be installed: the environment is shared by runs and knows no folder",
             remedy="write the requirements themselves; code of your own belongs into the "
@@ -333,7 +358,7 @@ def _option(text: str, where: str) -> str | None:
     name, _, value = re.sub(r"[=\s]+", " ", text, count=1).partition(" ")
     if name in _OPTIONS:
         return f"{_OPTIONS[name]} {value.strip()}".strip()
-    if name in {"-e", "-r", "-c", "--editable", "--requirement", "--constraint"}:
+    if re.match(_NEEDS_A_FOLDER, text):
         return None  # _wish has the words for these
     raise SpecError(
         f"the option {text!r} is not understood in requirements",

@@ -28,7 +28,7 @@ from simgrid_ml.environments.catalog import (
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import Commands, Finished, no_space_left
 from simgrid_ml.environments.resolution import RECIPE, Host, Resolution
-from simgrid_ml.errors import EnvironmentBuildError
+from simgrid_ml.errors import EnvironmentBuildError, RequirementError
 from simgrid_ml.spec.job import EnvironmentSpec
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Resolver:
         """
         Raises:
             SpecError: a requirement cannot be read.
-            EnvironmentBuildError: there is no solution, or no index could be reached.
+            RequirementError: a package does not exist, or they exclude each other.
+            EnvironmentBuildError: no index could be reached, a full disk.
         """
         from simgrid_ml.environments.requirements import plan
 
@@ -127,6 +128,14 @@ class Resolver:
             )
             if found is not None:
                 return wanted, "cpu"
+        if not torch.by_user:
+            line = f"torch=={TORCH}+cpu"  # the estimator's version is a wish, gigabytes are a price
+            if self._try([*wanted.options, line], ["--no-deps"]) is not None:
+                reason = f"a CPU build of {torch.line} could not be had"
+                instead = Substitution(torch.line, "torch", reason)
+                return self._family(wanted.with_wish(replace(torch, line=line))).noting(
+                    instead
+                ), None
         reason = (
             "no CPU build is in the configured places, and download.pytorch.org has none or "
             "cannot be reached; the build of the package index is used, which may be large"
@@ -210,7 +219,7 @@ class Resolver:
             if last.code == 0:
                 return self._with_numpy_1(self._output, attempt, options)
         self._raise_unless_unsolvable(last)
-        raise EnvironmentBuildError(
+        raise RequirementError(
             "the packages asked for cannot be installed together",
             evidence=last.evidence(),
             remedy="loosen or drop one of the versions that uv names above",
@@ -248,7 +257,7 @@ class Resolver:
         self._raise_unless_unsolvable(anything)
         missing = _MISSING.search(" ".join(anything.text.split()))
         exists = missing is None
-        raise EnvironmentBuildError(
+        raise RequirementError(
             f"the package {requirement.name!r} "
             + (
                 f"has no release for Python {self.host.python[0]}.{self.host.python[1]}"

@@ -23,7 +23,7 @@ from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import BuildLog, Commands, Finished
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
 from simgrid_ml.environments.resolve import failure
-from simgrid_ml.errors import EnvironmentBuildError, SpecError
+from simgrid_ml.errors import EnvironmentBuildError, RequirementError, SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
 BARE = EnvironmentSpec(pip=("tiny",))
@@ -224,13 +224,27 @@ def test_without_a_cpu_build_the_other_one_is_used_and_said(index: Path) -> None
     assert [one.wanted for one in built.substitutions] == ["CPU build of torch"]
 
 
+def test_a_pytorch_version_without_a_cpu_build_becomes_one_that_has_it(
+    index: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytorch_index(index)
+    wheel(index, "torch", "2.4.1")
+    monkeypatch.setattr(horovod, "_compiler", _no_compiler)
+    with pytest.raises(EnvironmentBuildError):
+        ensure(EnvironmentSpec(framework="pytorch", framework_version="2.4"))
+    (known,) = (cache.root / "resolutions").glob("*.json")
+    resolution = Resolution.from_json(json.loads(known.read_text()))
+    assert resolution.packages["torch"] == f"{TORCH}+cpu"
+    assert ("torch==2.4.*", f"torch=={TORCH}+cpu") in [one[:2] for one in resolution.substitutions]
+
+
 # -- what cannot be built ----------------------------------------------------------------------
 def test_a_package_that_does_not_exist_is_named(
     index: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "20.txt"
     monkeypatch.setenv("COLUMNS", "40")  # a narrow terminal must not hide what uv says
-    with pytest.raises(EnvironmentBuildError) as caught:
+    with pytest.raises(RequirementError) as caught:
         ensure(EnvironmentSpec(pip=("no-such-package-here", "tiny")), log_path=str(log))
     assert "'no-such-package-here' does not exist" in caught.value.cause
     assert "spelling" in caught.value.remedy
@@ -241,7 +255,7 @@ def test_a_package_that_does_not_exist_is_named(
 
 def test_packages_that_exclude_each_other_show_uvs_reasons(index: Path) -> None:
     wheel(index, "a", "1.0", requires=("tiny<1",))
-    with pytest.raises(EnvironmentBuildError, match="cannot be installed together") as caught:
+    with pytest.raises(RequirementError, match="cannot be installed together") as caught:
         ensure(EnvironmentSpec(pip=("a", "tiny>=1")))
     assert "tiny" in caught.value.evidence
 
@@ -365,6 +379,22 @@ def test_a_failed_compilation_is_told_by_its_reason(line: str, cause: str) -> No
     assert cause in error.cause
     assert line in error.evidence
     assert error.remedy
+
+
+def test_a_failed_compilation_shows_what_failed_first() -> None:
+    said = (
+        "CMake Error at CMakeLists.txt:3 (find_package):",
+        "  no CUDA here",
+        "distutils.errors.DistutilsError: error: cmake failed",
+    )
+    error = horovod._compile_failure(Finished(1, ("-- The CXX compiler is 12", "", *said)))
+    assert error.evidence.splitlines()[:2] == list(said[:2])
+    assert "g++" not in error.remedy
+
+
+def test_an_old_compiler_is_named_where_the_compiler_says_so() -> None:
+    line = "c++: error: unrecognized command line option '-std=c++17'"
+    assert "g++ 9" in horovod._compile_failure(Finished(1, (line,))).remedy
 
 
 # -- several at once, and ends that come too early ---------------------------------------------

@@ -56,10 +56,10 @@ def test_a_missing_requirements_file_is_a_usage_error(
     assert "/nonexistent" in capsys.readouterr().err
 
 
-def test_a_package_that_does_not_exist_is_the_hosts_failure_and_no_traceback(
+def test_a_package_that_does_not_exist_is_the_users_mistake_and_no_traceback(
     index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["env", "build", "--pip", "no-such-package-here"]) == 5
+    assert run(["env", "build", "--pip", "no-such-package-here"]) == 2
     shown = capsys.readouterr().err
     assert "does not exist" in shown
     assert "Traceback" not in shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from simgrid_ml.environments.catalog import CONDA_ONLY, FRAMEWORKS, TORCH, framework_set
-from simgrid_ml.environments.requirements import conda_to_pip, lower_bound, plan
+from simgrid_ml.environments.requirements import check, conda_to_pip, lower_bound, plan
 from simgrid_ml.errors import SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -42,6 +44,48 @@ def test_whether_a_pytorch_exists_depends_on_the_python() -> None:
     spec = EnvironmentSpec(framework="pytorch", framework_version="1.13")
     assert "torch==1.13.*" in plan(spec, (3, 11, 0)).lines
     assert f"torch=={TORCH}" in plan(spec, (3, 12, 0)).lines
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"framework": "pytorch", "framework_version": "99"},
+        {"framework": "pytorch", "framework_version": "2.14"},
+        {"framework": "sklearn", "framework_version": "99.1"},
+        {"framework": "pytorch", "pip": ("torch==99.0",)},
+        {"pip": ("torch>=99", "horovod")},
+    ],
+)
+def test_a_framework_newer_than_any_known_is_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match="newer than") as caught:
+        check(EnvironmentSpec(**spec))
+    assert caught.value.remedy
+    assert caught.value.where in {"environment.framework_version", "environment.pip"}
+
+
+@pytest.mark.parametrize("version", ["2", "2.13", TORCH])
+def test_the_newest_pytorch_known_is_taken_as_asked(version: str) -> None:
+    assert wanted(framework="pytorch", framework_version=version) == []
+    assert f"torch=={TORCH}" in lines(framework="pytorch", framework_version=version)
+
+
+def test_torch_without_horovod_may_be_newer_than_any_known() -> None:
+    assert "torch==99.0" in lines(pip=("torch==99.0",))
+
+
+def test_what_nobody_could_resolve_is_refused_without_looking() -> None:
+    with pytest.raises(SpecError):
+        check(EnvironmentSpec(pip=("numpy=1.16",)))
+    check(EnvironmentSpec(pip=("numpy==1.16",)))
+    check(EnvironmentSpec(interpreter="/usr/bin/python3", pip=("numpy=1.16",)))
+
+
+@pytest.mark.parametrize("line", ["-r base.txt", "--requirement=base.txt", "-rbase.txt"])
+def test_a_file_named_among_the_requirements_is_refused_by_its_name(line: str) -> None:
+    with pytest.raises(SpecError, match=r"'base\.txt'") as caught:
+        check(EnvironmentSpec(pip=("numpy", line)))
+    assert "--requirements" in caught.value.remedy
+    assert caught.value.where == "environment.pip[1]"
 
 
 def test_every_environment_has_mpi() -> None:
