@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from simgrid_ml.engine.agents import Killed
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
+from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.placement import Placement
 from simgrid_ml.units import format_bytes
 
-__all__ = ["all_ended_well", "first_cause", "oom_kills", "tail"]
+__all__ = ["all_ended_well", "first_cause", "oom_kills"]
 
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
-_LINES = 20
 _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary files and all
 _SLACK_S = 0.25
 _LOST_A_PEER = re.compile(
@@ -239,18 +239,6 @@ def all_ended_well(record: RunRecord, placement: Placement) -> bool:
         if not ends or ends[-1]["signal"] or ends[-1]["code"]:
             return False
     return True
-
-
-def tail(path: str, lines: int = _LINES) -> str:
-    """The last lines of a log, whatever its size and encoding; empty if there is none."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 64 * 1024))
-            last = stream.read().decode("utf-8", "replace").splitlines()[-lines:]
-    except OSError:
-        return ""
-    return "\n".join(line[:500] for line in last)
 
 
 def oom_kills() -> int:

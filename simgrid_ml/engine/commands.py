@@ -20,6 +20,7 @@ from simgrid_ml.engine.agents import Process, Switchboard
 from simgrid_ml.engine.reports import TaskReport
 from simgrid_ml.errors import LaunchError, NodeError
 from simgrid_ml.launch.plan import LaunchPlan
+from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement
@@ -126,7 +127,7 @@ class Commands:
         self._log("node-lost", node=node)
         raise NodeError(
             f"{node} went away while its ranks were running: its agent was killed or crashed",
-            evidence=causes.tail(self._board.log_of(node), 5),
+            evidence=tail(self._board.log_of(node), 5),
             remedy="the kernel's log (`dmesg`) tells whether it ran out of memory; submit again",
         )
 
@@ -161,7 +162,7 @@ class Commands:
         return LaunchError(
             f"{len(missing)} of {len(self._reports)} ranks did not start within "
             f"{self._job.launch_timeout_s:g} s: {', '.join(missing[:8])}",
-            evidence=causes.tail(list(self._logs.values())[-1]),
+            evidence=tail(list(self._logs.values())[-1]),
             remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
         )
 

@@ -20,7 +20,7 @@ from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
-from simgrid_ml.engine import causes, collect, plugins
+from simgrid_ml.engine import collect, plugins
 from simgrid_ml.engine import ranks as rank_files
 from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.commands import Commands
@@ -28,6 +28,7 @@ from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.journal import Journal, write_json
+from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import JobSpec
@@ -181,7 +182,7 @@ class _Story:
                 )
             return said.result()
         except NodeError as error:
-            error.evidence = causes.tail(self.record.file(wire.SUPERVISOR_LOG), 10)
+            error.evidence = tail(self.record.file(wire.SUPERVISOR_LOG), 10)
             raise
         finally:
             said.cancel()

@@ -47,7 +47,7 @@ def error_of(record: RunRecord) -> Optional[Dict[str, Any]]:
     return error
 
 
-def tail(path: str, lines: int) -> str:
+def tail(path: str, lines: int = 20) -> str:
     """The last lines of a log, whatever its size and encoding; empty if there is none."""
     try:
         with open(path, "rb") as stream:

@@ -11,6 +11,7 @@ from simgrid_ml import wire
 from simgrid_ml.engine import causes
 from simgrid_ml.engine.agents import Killed
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
+from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.cluster import ClusterSpec
@@ -244,5 +245,5 @@ def test_the_tail_of_a_log_whatever_it_holds(
 ) -> None:
     path = tmp_path / "log"
     path.write_bytes(text)
-    assert causes.tail(str(path), lines) == expected
-    assert causes.tail(str(tmp_path / "none"), lines) == ""
+    assert tail(str(path), lines) == expected
+    assert tail(str(tmp_path / "none"), lines) == ""
