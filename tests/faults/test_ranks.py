@@ -48,6 +48,12 @@ def test_a_rank_that_raises_is_named_with_its_traceback(workspace: Runs, rank: i
     assert "Traceback" in evidence(record)
     assert evidence(record).endswith("ValueError: on purpose")
     assert (record.error() or {})["exit_code"] == 1
+    failing = [
+        name
+        for name, lines in record.task_reports().items()
+        if any(line["event"] == "failing" for line in lines)
+    ]
+    assert failing == [f"rank-{rank}"], "it noted its failure before anybody else could see it"
     assert_kept(record)
 
 
