@@ -90,7 +90,7 @@ def _python() -> Iterator[Answer]:
 
 
 def _uv() -> Iterator[Answer]:
-    from simgrid_ml.environments.resolve import uv_binary
+    from simgrid_ml.environments.tools import uv_binary
 
     try:
         path = uv_binary()

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import threading
 import time
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simgrid_ml.errors import EnvironmentBuildError, NotFoundError
+from simgrid_ml.record.journal import read_json
 from simgrid_ml.record.store import cache_home
 
-__all__ = ["LAST_USED", "MARKER", "Cache", "Entry", "locked", "write_atomically"]
+__all__ = ["LAST_USED", "MARKER", "Cache", "Entry", "document", "locked", "remove"]
 
 MARKER = "environment.json"
 LAST_USED = "last-used"
@@ -82,7 +82,7 @@ class Cache(NamedTuple):
     def marker(self, lock_hash: str) -> dict[str, Any] | None:
         """The marker of a published environment whose Python is still there, else None."""
         path = self.env(lock_hash)
-        marker = read_json(path / MARKER)
+        marker = document(path / MARKER)
         # The interpreter is a link to one of the system, which may be gone after an upgrade.
         if marker is None or not os.access(path / "bin" / "python", os.X_OK):
             return None
@@ -188,7 +188,7 @@ class Cache(NamedTuple):
                 if entry is not None:
                     kept.append(entry)
         for path in (self.root / "resolutions").glob("*.json"):
-            resolution = read_json(path)
+            resolution = document(path)
             if resolution is None or not self.env(str(resolution.get("lock_hash"))).exists():
                 path.unlink(missing_ok=True)
         if unused_days is None:
@@ -246,24 +246,10 @@ def locked(
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The whole text or nothing, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+def document(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; what a power cut has torn counts as none, as does no file."""
     try:
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(str(path))
     except (OSError, ValueError):
         return None
     return plain if isinstance(plain, dict) else None

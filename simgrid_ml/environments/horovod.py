@@ -15,17 +15,16 @@ import subprocess
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from simgrid_ml.environments.cache import Cache, locked, remove
 from simgrid_ml.environments.catalog import HOROVOD, OPENMPI
-from simgrid_ml.environments.indexes import Indexes
-from simgrid_ml.environments.process import Commands, Finished, no_space_left
+from simgrid_ml.environments.process import Finished, no_space_left
 from simgrid_ml.environments.resolution import Host, Resolution
-from simgrid_ml.environments.resolve import failure
+from simgrid_ml.environments.tools import Tools, failure
 from simgrid_ml.errors import EnvironmentBuildError
 
 __all__ = ["HorovodWheel"]
@@ -56,12 +55,8 @@ _PATCHES = {
 class HorovodWheel:
     """Finds or builds the wheel that goes with a resolution."""
 
-    commands: Commands
+    tools: Tools
     cache: Cache
-    host: Host
-    indexes: Indexes
-    report: Callable[[str], None]
-    uv: str
 
     def ensure(self, resolution: Resolution) -> Path:
         """The wheel.
@@ -78,15 +73,15 @@ class HorovodWheel:
         with (
             locked(
                 self.cache.lock(key),
-                waiting=lambda: self.report("waiting for another build of Horovod"),
-                check=self.commands.check_cancelled,
+                waiting=lambda: self.tools.report("waiting for another build of Horovod"),
+                check=self.tools.commands.check_cancelled,
             ) as lock,
-            self.commands.holding(lock),
+            self.tools.commands.holding(lock),
         ):
             folder = self.cache.wheels(key)
             for path in folder.glob("horovod-*.whl"):
                 return path
-            _check_headers(self.host)
+            _check_headers(self.tools.host)
             remove(folder)  # of a builder that was killed
             folder.mkdir(parents=True)
             with _work_folder(folder) as work:
@@ -102,23 +97,19 @@ class HorovodWheel:
             f"horovod-{HOROVOD}-r{RECIPE}",
             f"torch-{resolution.packages['torch']}",
             f"ompi-{resolution.packages.get('openmpi', OPENMPI)}",
-            f"{self.host.abi}-{self.host.platform.split()[-1]}",
+            f"{self.tools.host.abi}-{self.tools.host.platform.split()[-1]}",
         ]
         return _plain("-".join(parts))
 
     def _build(self, resolution: Resolution, work: Path, compiler: str) -> Path:
-        environment = self.indexes.uv_environment(os.environ)
+        environment = self.tools.indexes.uv_environment(os.environ)
         venv = work / "venv"
-        self.report("building horovod: its build environment")
-        self._uv(["venv", "--quiet", "--python", self.host.interpreter, str(venv)], environment)
-        python = str(venv / "bin" / "python")
-        lock = work / "lock.txt"
-        lock.write_text(resolution.requirements_file, encoding="utf-8")
-        backend = ["--torch-backend", resolution.torch_backend] if resolution.torch_backend else []
-        install = ["pip", "install", "--python", python, "--no-deps"]
-        self._uv([*install, *backend, "-r", str(lock)], environment)
+        self.tools.report("building horovod: its build environment")
+        doing = "making the build environment of Horovod"
+        python = self.tools.make_venv(doing, venv)
+        self.tools.install_lock(doing, python, resolution, work / "lock.txt")
         # In a step of its own: torch asks for a newer setuptools than Horovod's setup.py bears.
-        self._uv([*install, *_TOOLS], environment)
+        self.tools.install(doing, python, *_TOOLS)
         sources = self._sources(work, python, environment)
         wheels = work / "wheels"
         environment.update(
@@ -134,17 +125,17 @@ class HorovodWheel:
             MAKEFLAGS="-j1",  # or setup.py asks for 8 jobs whatever there is
         )
         cuda = "+cpu" not in resolution.packages["torch"] and shutil.which("nvcc") is not None
-        if cuda and self.host.has_gpu:
+        if cuda and self.tools.host.has_gpu:
             environment["HOROVOD_GPU_OPERATIONS"] = "NCCL"
 
         def percent(line: str) -> None:
             match = _STEP.match(line)
             if match:
                 done = 100 * int(match.group(1)) // int(match.group(2))
-                self.report(f"building horovod [{done}%]{_ONCE}")
+                self.tools.report(f"building horovod [{done}%]{_ONCE}")
 
-        self.report(f"building horovod [0%]{_ONCE}")
-        finished = self.commands.run(
+        self.tools.report(f"building horovod [0%]{_ONCE}")
+        finished = self.tools.commands.run(
             [
                 *(python, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation"),
                 *("--no-index", "-w", str(wheels), "."),
@@ -160,8 +151,8 @@ class HorovodWheel:
 
     def _sources(self, work: Path, python: str, environment: dict[str, str]) -> Path:
         """pip fetches them: uv has no command for it, and pip's configuration is there anyway."""
-        self.report("building horovod: fetching the sources")
-        finished = self.commands.run(
+        self.tools.report("building horovod: fetching the sources")
+        finished = self.tools.commands.run(
             [
                 *(python, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"),
                 *("--no-build-isolation", "--disable-pip-version-check", "-d", str(work)),
@@ -171,7 +162,7 @@ class HorovodWheel:
         )
         archives = sorted(work.glob("horovod-*.tar.gz"))
         if finished.code != 0 or not archives:
-            raise failure("fetching the sources of Horovod", finished, self.indexes)
+            raise failure("fetching the sources of Horovod", finished, self.tools.indexes)
         with tarfile.open(archives[0]) as archive:
             if hasattr(tarfile, "data_filter"):
                 archive.extractall(work / "src", filter="data")
@@ -191,13 +182,6 @@ class HorovodWheel:
                 text = text.replace(old, new)
             path.write_text(text, encoding="utf-8")
         return sources
-
-    def _uv(self, arguments: list[str], environment: dict[str, str]) -> None:
-        finished = self.commands.run(
-            [self.uv, *arguments, *self.indexes.uv_options], environment=environment
-        )
-        if finished.code != 0:
-            raise failure("making the build environment of Horovod", finished, self.indexes)
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import threading
@@ -20,13 +19,14 @@ from simgrid_ml.environments.cache import (
     Cache,
     locked,
     remove,
-    write_atomically,
 )
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import BuildLog, Commands, no_space_left
 from simgrid_ml.environments.resolution import Host, Resolution, remember, remembered
-from simgrid_ml.environments.resolve import Resolver, failure, uv_binary
+from simgrid_ml.environments.resolve import Resolver
+from simgrid_ml.environments.tools import Tools, uv_binary
 from simgrid_ml.errors import EnvironmentBuildError, SimgridError
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.spec.value import to_plain
 
@@ -47,11 +47,7 @@ class Installer:
     """One attempt at an environment; holds what all its steps need."""
 
     cache: Cache
-    host: Host
-    indexes: Indexes
-    commands: Commands
-    report: Callable[[str], None]
-    uv: str
+    tools: Tools
 
     @classmethod
     @contextmanager
@@ -75,7 +71,8 @@ class Installer:
                 report(text)
 
         try:
-            yield cls(cache, host, indexes, Commands(log, cancel), report_once, uv_binary())
+            tools = Tools(Commands(log, cancel), host, indexes, report_once, uv_binary())
+            yield cls(cache, tools)
         except SimgridError as error:
             _log_end(log, error)
             raise
@@ -90,14 +87,13 @@ class Installer:
         """Several runs of one specification, started at once, shall agree on one lock."""
         with locked(
             self.cache.lock(f"resolve-{key}"),
-            waiting=lambda: self.report("waiting for another run that resolves the same"),
-            check=self.commands.check_cancelled,
+            waiting=lambda: self.tools.report("waiting for another run that resolves the same"),
+            check=self.tools.commands.check_cancelled,
         ):
             known = remembered(self.cache, key)
             if known is not None:
                 return known
-            resolver = Resolver(self.commands, self.host, self.indexes, self.report, self.uv)
-            resolution = resolver.resolve(spec)
+            resolution = Resolver(self.tools).resolve(spec)
             remember(self.cache, key, resolution)
             return resolution
 
@@ -107,14 +103,14 @@ class Installer:
         with (
             locked(
                 self.cache.lock(name),
-                waiting=lambda: self.report("waiting for another build of this environment"),
-                check=self.commands.check_cancelled,
+                waiting=lambda: self.tools.report("waiting for another build of this environment"),
+                check=self.tools.commands.check_cancelled,
             ) as lock,
-            self.commands.holding(lock),
+            self.tools.commands.holding(lock),
         ):
             if self.cache.marker(name) is not None:
                 return False  # the one we waited for has built it
-            self.commands.log.open()
+            self.tools.commands.log.open()
             path = self.cache.env(name)
             remove(path)  # what a killed builder left
             started = time.time()
@@ -122,58 +118,43 @@ class Installer:
                 self._install(path, resolution)
                 self._publish(path, spec, resolution, started)
             except BaseException:
-                self.report("removing the unfinished environment")
+                self.tools.report("removing the unfinished environment")
                 remove(path)
                 raise
         return True
 
     def _install(self, path: Path, resolution: Resolution) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        environment = self.indexes.uv_environment(os.environ)
-        self.report("creating the environment")
-        self._uv(
-            ["venv", "--quiet", "--python", self.host.interpreter, str(path)],
-            environment,
-            "creating the environment",
-        )
+        self.tools.report("creating the environment")
+        python = self.tools.make_venv("creating the environment", path)
         wheel = None
         if resolution.horovod:
             from simgrid_ml.environments.horovod import HorovodWheel
 
-            wheel = HorovodWheel(
-                self.commands, self.cache, self.host, self.indexes, self.report, self.uv
-            ).ensure(resolution)
-        python = str(path / "bin" / "python")
-        lock = path / "requirements.lock"
-        lock.write_text(resolution.requirements_file, encoding="utf-8")
-        backend = ["--torch-backend", resolution.torch_backend] if resolution.torch_backend else []
-        self.report(f"installing {len(resolution.packages)} packages")
-        self._uv(
-            ["pip", "install", "--python", python, "--no-deps", *backend, "-r", str(lock)],
-            environment,
+            wheel = HorovodWheel(self.tools, self.cache).ensure(resolution)
+        self.tools.report(f"installing {len(resolution.packages)} packages")
+        self.tools.install_lock(
             "installing the packages",
+            python,
+            resolution,
+            path / "requirements.lock",
+            on_line=self._progress,
         )
         if wheel is not None:
-            self.report("installing horovod")
-            self._uv(
-                ["pip", "install", "--python", python, "--no-deps", str(wheel)],
-                environment,
-                "installing Horovod",
-            )
-        self._try_imports(python, resolution, environment)
+            self.tools.report("installing horovod")
+            self.tools.install("installing Horovod", python, str(wheel))
+        self._try_imports(python, resolution)
 
-    def _try_imports(
-        self, python: str, resolution: Resolution, environment: dict[str, str]
-    ) -> None:
+    def _try_imports(self, python: str, resolution: Resolution) -> None:
         """Import what matters once: broken builds show here, and bytecode is written only once
         and not by all ranks at the same time."""
         present = {*resolution.packages, *(["horovod"] if resolution.horovod else [])}
         modules = [module for name, module in _SMOKE.items() if name in present]
         if not modules:
             return
-        self.report(f"trying to import {', '.join(modules)}")
-        environment = {**environment, "PYTHONNOUSERSITE": "1"}
-        finished = self.commands.run(
+        self.tools.report(f"trying to import {', '.join(modules)}")
+        environment = {**self.tools.indexes.uv_environment(os.environ), "PYTHONNOUSERSITE": "1"}
+        finished = self.tools.commands.run(
             [python, "-c", "\n".join(f"import {module}" for module in modules)],
             environment=environment,
         )
@@ -192,7 +173,7 @@ class Installer:
         marker = {
             "simgrid_ml": __version__,
             "spec": to_plain(spec),
-            "python": ".".join(map(str, self.host.python)),
+            "python": ".".join(map(str, self.tools.host.python)),
             "packages": packages,
             "substitutions": [one.to_json() for one in resolution.substitutions],
             "created": now,
@@ -200,23 +181,14 @@ class Installer:
             "size_bytes": _size(path),
         }
         (path / LAST_USED).touch()
-        write_atomically(path / MARKER, json.dumps(marker, indent=1))
-
-    def _uv(self, arguments: list[str], environment: dict[str, str], doing: str) -> None:
-        finished = self.commands.run(
-            [self.uv, *arguments, *self.indexes.uv_options],
-            environment=environment,
-            on_line=self._progress,
-        )
-        if finished.code != 0:
-            raise failure(doing, finished, self.indexes)
+        write_json(str(path / MARKER), marker)
 
     def _progress(self, line: str) -> None:
         words = line.split()
         if len(words) == 3 and words[0] == "Downloading":
-            self.report(f"downloading {words[1]} {words[2]}")
+            self.tools.report(f"downloading {words[1]} {words[2]}")
         elif words[:1] == ["Building"]:
-            self.report(line.strip().lower())
+            self.tools.report(line.strip().lower())
 
 
 def _as_build_error(error: OSError, cache: Cache) -> EnvironmentBuildError:

@@ -13,9 +13,10 @@ import sys
 import sysconfig
 from typing import Any, NamedTuple
 
-from simgrid_ml.environments.cache import Cache, read_json, write_atomically
+from simgrid_ml.environments.cache import Cache, document
 from simgrid_ml.environments.catalog import HOROVOD, TORCH, Substitution
 from simgrid_ml.environments.indexes import Indexes
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.spec.job import EnvironmentSpec
 
 __all__ = ["RECIPE", "Host", "Resolution", "remember", "remembered", "resolution_key"]
@@ -40,6 +41,11 @@ class Host(NamedTuple):
     abi: str
     platform: str
     has_gpu: bool
+
+    @property
+    def python_name(self) -> str:
+        """``Python 3.11``"""
+        return f"Python {self.python[0]}.{self.python[1]}"
 
     @classmethod
     def here(cls) -> Host:
@@ -136,7 +142,7 @@ def resolution_key(spec: EnvironmentSpec, host: Host, indexes: Indexes) -> str:
 
 
 def remembered(cache: Cache, key: str) -> Resolution | None:
-    plain = read_json(cache.resolution(key))
+    plain = document(cache.resolution(key))
     try:
         return None if plain is None else Resolution.from_json(plain)
     except (KeyError, TypeError):
@@ -144,4 +150,6 @@ def remembered(cache: Cache, key: str) -> Resolution | None:
 
 
 def remember(cache: Cache, key: str, resolution: Resolution) -> None:
-    write_atomically(cache.resolution(key), json.dumps(resolution.to_json(), indent=1))
+    path = cache.resolution(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(str(path), resolution.to_json())

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,48 +25,27 @@ from simgrid_ml.environments.catalog import (
     TORCH_FAMILY,
     Substitution,
 )
-from simgrid_ml.environments.indexes import Indexes
-from simgrid_ml.environments.process import Commands, Finished, no_space_left
-from simgrid_ml.environments.resolution import RECIPE, Host, Resolution
-from simgrid_ml.errors import EnvironmentBuildError, RequirementError
+from simgrid_ml.environments.process import Finished
+from simgrid_ml.environments.resolution import RECIPE, Resolution
+from simgrid_ml.environments.tools import Tools, failure
+from simgrid_ml.errors import RequirementError
 from simgrid_ml.spec.job import EnvironmentSpec
 
 if TYPE_CHECKING:
     from simgrid_ml.environments.requirements import Plan, Wish
 
-__all__ = ["Resolver", "failure", "locked_packages", "uv_binary"]
+__all__ = ["Resolver", "locked_packages"]
 
-_NETWORK = re.compile(
-    r"dns error|failed to lookup|error sending request|connection (?:refused|reset|closed)"
-    r"|network is unreachable|timed out|tls handshake|invalid peer certificate|client error",
-    re.IGNORECASE,
-)
 _MISSING = re.compile(
     r"(?:Because |and )(\S+) was not found in the (?:package registry|provided package locations)"
 )
-
-
-def uv_binary() -> str:
-    import uv
-
-    try:
-        return os.fspath(uv.find_uv_bin())
-    except FileNotFoundError as error:
-        raise EnvironmentBuildError(
-            "the program uv is missing, although its package is installed",
-            remedy="reinstall it: python -m pip install --force-reinstall uv",
-        ) from error
 
 
 @dataclass
 class Resolver:
     """Makes one lock."""
 
-    commands: Commands
-    host: Host
-    indexes: Indexes
-    report: Callable[[str], None]
-    uv: str
+    tools: Tools
 
     def resolve(self, spec: EnvironmentSpec) -> Resolution:
         """
@@ -77,8 +56,8 @@ class Resolver:
         """
         from simgrid_ml.environments.requirements import plan
 
-        self.report("resolving packages")
-        wanted = plan(spec, self.host.python)
+        self.tools.report("resolving packages")
+        wanted = plan(spec, self.tools.host.python)
         wanted, backend = self._choose_torch(wanted, prefer_cuda=spec.use_gpu)
         lock, wanted = self._lock(wanted, backend)
         packages = locked_packages(lock)
@@ -90,8 +69,8 @@ class Resolver:
                 RECIPE,
                 lock,
                 HOROVOD if wanted.horovod else None,
-                self.host.abi,
-                self.host.platform,
+                self.tools.host.abi,
+                self.tools.host.platform,
             ]
         )
         return Resolution(
@@ -112,15 +91,15 @@ class Resolver:
         own index, else what PyPI has.
         """
         torch = wanted.wish("torch")
-        if torch is None or torch.is_url or (prefer_cuda and self.host.has_gpu):
+        if torch is None or torch.is_url or (prefer_cuda and self.tools.host.has_gpu):
             return wanted, None
         version = _cpu_candidate(torch)
         if version is not None:
             line = f"torch=={version}+cpu"
             if self._try([*wanted.options, line], ["--no-deps"]) is not None:
                 return self._family(wanted.with_wish(replace(torch, line=line))), None
-        if not self.indexes.no_index and sys.platform == "linux":
-            self.report("asking the PyTorch index for a CPU build")
+        if not self.tools.indexes.no_index and sys.platform == "linux":
+            self.tools.report("asking the PyTorch index for a CPU build")
             found = self._try(
                 [*wanted.options, torch.line],
                 ["--no-deps", "--torch-backend", "cpu"],
@@ -173,12 +152,12 @@ class Resolver:
         """
         base = ["--torch-backend", backend] if backend else []
         wheels = ["--only-binary", ":all:"]
-        first = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
+        first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
         if first.code == 0:
-            return self._with_numpy_1(self._output, wanted, [*base, *wheels])
+            return self._with_numpy_1(lock, wanted, [*base, *wheels])
         self._raise_unless_unsolvable(first)
 
-        self.report("looking for releases that exist for this Python")
+        self.tools.report("looking for releases that exist for this Python")
         optional = [wish for wish in wanted.wishes if wish.optional]
         for wish in optional:
             wanted = wanted.without(wish.name).noting(
@@ -194,9 +173,7 @@ class Resolver:
             if from_source:
                 sources.append(wish.name)
             if line != wish.line:
-                reason = f"no build of {wish.line} exists for Python {self.host.python[0]}" + (
-                    f".{self.host.python[1]}"
-                )
+                reason = f"no build of {wish.line} exists for {self.tools.host.python_name}"
                 relaxed = relaxed.with_wish(replace(wish, line=line)).noting(
                     Substitution(wish.line, wish.name, reason)
                 )
@@ -215,9 +192,9 @@ class Resolver:
             attempts.append((loose, base))
         last = first
         for attempt, options in attempts:
-            last = self._compile(attempt.lines, [*options, "--generate-hashes"])
+            last, lock = self._compile(attempt.lines, [*options, "--generate-hashes"])
             if last.code == 0:
-                return self._with_numpy_1(self._output, attempt, options)
+                return self._with_numpy_1(lock, attempt, options)
         self._raise_unless_unsolvable(last)
         raise RequirementError(
             "the packages asked for cannot be installed together",
@@ -250,23 +227,19 @@ class Resolver:
                 return f"{name}=={version}", False
         if self._try([*wanted.options, wish.line], alone) is not None:
             return wish.line, True
-        anything = self._compile([*wanted.options, requirement.name], alone)
+        anything, lock = self._compile([*wanted.options, requirement.name], alone)
         if anything.code == 0:
-            version = next(iter(locked_packages(self._output).values()))
+            version = next(iter(locked_packages(lock).values()))
             return f"{name}=={version}", True
         self._raise_unless_unsolvable(anything)
         missing = _MISSING.search(" ".join(anything.text.split()))
         exists = missing is None
         raise RequirementError(
             f"the package {requirement.name!r} "
-            + (
-                f"has no release for Python {self.host.python[0]}.{self.host.python[1]}"
-                if exists
-                else "does not exist"
-            ),
+            + (f"has no release for {self.tools.host.python_name}" if exists else "does not exist"),
             evidence=anything.evidence(),
             remedy="check its spelling, or configure the index that has it with pip config set "
-            f"global.extra-index-url URL; looked in: {self.indexes.described()}",
+            f"global.extra-index-url URL; looked in: {self.tools.indexes.described()}",
         )
 
     def _with_numpy_1(self, lock: str, wanted: Plan, options: Sequence[str]) -> tuple[str, Plan]:
@@ -283,40 +256,40 @@ class Resolver:
         ]
         if not old:
             return lock, wanted
-        result = self._compile([*wanted.lines, "numpy<2"], [*options, "--generate-hashes"])
-        if result.code != 0:
+        lines = [*wanted.lines, "numpy<2"]
+        finished, older = self._compile(lines, [*options, "--generate-hashes"])
+        if finished.code != 0:
             return lock, wanted
         reason = f"{', '.join(old)} of this age fails at import with NumPy 2"
-        return self._output, wanted.noting(Substitution("numpy", "numpy", reason))
+        return older, wanted.noting(Substitution("numpy", "numpy", reason))
 
     # -- uv ----------------------------------------------------------------------------------
-    _output: str = ""
-
     def _try(
         self, lines: Iterable[str], options: Sequence[str], *, patient: bool = True
     ) -> str | None:
         """The lock, or None where there is no solution."""
-        finished = self._compile(lines, options, patient=patient)
+        finished, lock = self._compile(lines, options, patient=patient)
         if finished.code == 0:
-            return self._output
+            return lock
         if patient:
             self._raise_unless_unsolvable(finished)
         return None
 
     def _compile(
         self, lines: Iterable[str], options: Sequence[str], *, patient: bool = True
-    ) -> Finished:
-        environment = self.indexes.uv_environment(os.environ)
+    ) -> tuple[Finished, str]:
+        """How it ended, and the lock; "" where there is none."""
+        environment = self.tools.indexes.uv_environment(os.environ)
         if not patient:  # asking a host that may well be out of reach
             environment.update(UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="10")
         with tempfile.TemporaryDirectory(prefix="simgrid-ml-resolve-") as folder:
             asked = Path(folder, "requirements.txt")
             locked = Path(folder, "lock.txt")
             asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            self.commands.log.write("# " + "  ".join(lines))
-            finished = self.commands.run(
+            self.tools.commands.log.write("# " + "  ".join(lines))
+            finished = self.tools.commands.run(
                 [
-                    self.uv,
+                    self.tools.uv,
                     "pip",
                     "compile",
                     str(asked),
@@ -324,42 +297,22 @@ class Resolver:
                     str(locked),
                     "--quiet",
                     "--python",
-                    self.host.interpreter,
+                    self.tools.host.interpreter,
                     "--no-header",
                     "--no-annotate",
-                    *self.indexes.uv_options,
+                    *self.tools.indexes.uv_options,
                     *options,
                 ],
                 environment=environment,
                 folder=folder,
             )
-            self._output = locked.read_text(encoding="utf-8") if finished.code == 0 else ""
-        return finished
+            return finished, locked.read_text(encoding="utf-8") if finished.code == 0 else ""
 
     def _raise_unless_unsolvable(self, finished: Finished) -> None:
         """Anything but "no solution" is not about versions, and trying others would mislead."""
         if finished.code == 0 or "No solution found" in finished.text:
             return
-        raise failure("resolving the packages", finished, self.indexes)
-
-
-def failure(doing: str, finished: Finished, indexes: Indexes) -> EnvironmentBuildError:
-    """What went wrong when uv gave up, by what it printed."""
-    text = finished.text
-    if "No space left on device" in text or "os error 28" in text:
-        return no_space_left(doing, finished.evidence())
-    if _NETWORK.search(text):
-        return EnvironmentBuildError(
-            f"no package index could be reached while {doing}",
-            evidence=finished.evidence(),
-            remedy="check the connection and HTTPS_PROXY, or give a local index with pip config "
-            f"set global.index-url URL; looked in: {indexes.described()}",
-        )
-    return EnvironmentBuildError(
-        f"{doing} failed (uv ended with {finished.code})",
-        evidence=finished.evidence(),
-        remedy="the build log has every line",
-    )
+        raise failure("resolving the packages", finished, self.tools.indexes)
 
 
 def locked_packages(lock: str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from environments_wheels import wheel
 
-from simgrid_ml.environments import horovod, install, resolve
+from simgrid_ml.environments import horovod, install
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.environments.cache import Cache, locked
 from simgrid_ml.environments.catalog import TORCH
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import BuildLog, Commands, Finished
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
-from simgrid_ml.environments.resolve import failure
+from simgrid_ml.environments.tools import Tools, failure, uv_binary
 from simgrid_ml.errors import EnvironmentBuildError, RequirementError, SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -113,6 +113,15 @@ def test_an_environment_whose_interpreter_is_gone_is_built_again(index: Path, ca
     rebuilt = ensure(BARE)
     assert not rebuilt.cached
     assert os.access(rebuilt.python, os.X_OK)
+
+
+def test_documents_torn_by_a_power_cut_count_as_none(index: Path, cache: Cache) -> None:
+    built = ensure(BARE)
+    (cache.env(built.lock_hash) / "environment.json").write_text('{"packages"')
+    (known,) = (cache.root / "resolutions").glob("*.json")
+    known.write_text("")
+    again = ensure(BARE)
+    assert (again.lock_hash, again.cached) == (built.lock_hash, False)
 
 
 def test_a_cache_with_awkward_characters_in_its_path_works(
@@ -353,7 +362,8 @@ def test_a_compiled_horovod_is_used_by_every_environment_with_its_torch(
         ensure(spec)
     (known,) = (cache.root / "resolutions").glob("*.json")
     resolution = Resolution.from_json(json.loads(known.read_text()))
-    recipe = horovod.HorovodWheel(None, cache, Host.here(), Indexes(), print, "")  # type: ignore[arg-type]
+    tools = Tools(Commands(BuildLog(None)), Host.here(), Indexes(), print, "")
+    recipe = horovod.HorovodWheel(tools, cache)
     compiled = wheel(
         cache.wheels(f"{recipe._stem(resolution)}-cc-g_7"), "horovod", "0.28.1", tag="py3-none-any"
     )
@@ -452,7 +462,7 @@ def stuck_uv(tmp_path: Path) -> Callable[[], tuple[str, Path]]:
             "#!/bin/sh\n"
             'case "$*" in\n'
             f"*'pip install'*) echo > '{fifo}'; sleep 1000 & wait;;\n"
-            f'*) exec "{resolve.uv_binary()}" "$@";;\n'
+            f'*) exec "{uv_binary()}" "$@";;\n'
             "esac\n"
         )
         script.chmod(0o755)
