@@ -99,8 +99,11 @@ def ensure(
     resolution = remembered(store, key)
     if resolution is not None and (built := _published(store, resolution)) is not None:
         return built
-    from simgrid_ml.environments.install import Installer  # not needed for what exists
+    # Neither is needed for what exists.
+    from simgrid_ml.environments.install import Installer
+    from simgrid_ml.environments.requirements import check
 
+    check(spec)  # a resolution may be remembered of what is refused today
     with Installer.start(store, host, indexes, report, log_path, cancel) as installer:
         if resolution is None:
             resolution = installer.resolve(spec, key)

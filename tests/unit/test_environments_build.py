@@ -17,9 +17,9 @@ from environments_wheels import wheel
 
 from simgrid_ml.environments import horovod, install
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
-from simgrid_ml.environments.cache import Cache, locked
+from simgrid_ml.environments.cache import Cache, locked, remove
 from simgrid_ml.environments.catalog import TORCH
-from simgrid_ml.environments.indexes import Indexes
+from simgrid_ml.environments.indexes import Indexes, configured
 from simgrid_ml.environments.process import BuildLog, Commands, Finished
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
 from simgrid_ml.environments.tools import Tools, failure, uv_binary
@@ -318,6 +318,16 @@ def test_a_bad_requirement_is_the_users_mistake(index: Path, cache: Cache) -> No
         ensure(EnvironmentSpec(pip=("tiny", "numpy=1.16")))
     assert caught.value.where == "environment.pip[1]"
     assert leftovers(cache) == []
+
+
+def test_what_is_refused_today_is_not_built_by_an_old_resolution(index: Path, cache: Cache) -> None:
+    ensure(BARE)
+    spec = EnvironmentSpec(framework="pytorch", framework_version="99")
+    (known,) = (cache.root / "resolutions").glob("*.json")
+    known.rename(cache.resolution(resolution_key(spec, Host.here(), configured())))
+    remove(cache.env(published(cache)[0]))
+    with pytest.raises(SpecError, match="newer"):
+        ensure(spec)
 
 
 # -- Horovod -----------------------------------------------------------------------------------
