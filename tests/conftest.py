@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs
+
+settings.register_profile("untimed", deadline=None)  # machines may be busy
+settings.load_profile("untimed")
 
 INTERPRETER_VARIABLE = "SIMGRID_ML_TEST_INTERPRETER"
 """A Python with Open MPI, mpi4py, torch and Horovod to use instead of building one."""
