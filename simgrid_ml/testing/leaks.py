@@ -20,8 +20,9 @@ from simgrid_ml.testing.processes import wait_until
 
 __all__ = ["nothing_left", "traces"]
 
-_SHARED = re.compile(r"(ompi|prte|pmix|sm_segment|vader|horovod|gloo|osc|psm|\.?sem\.)")
-"""What Open MPI and we call things in folders that everybody shares."""
+_SHARED = re.compile(r"(ompi|prte|pmix|sm_segment|vader|horovod|gloo|osc|psm).*\bnode\d")
+"""What Open MPI calls things of virtual nodes in folders that everybody shares; other jobs of this
+host have its own name in theirs."""
 
 
 @contextlib.contextmanager

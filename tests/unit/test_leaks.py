@@ -106,7 +106,7 @@ def test_a_run_that_has_not_ended_is_found_and_so_are_its_leftovers(tmp_path: Pa
 
 
 def test_a_shared_memory_segment_that_nobody_uses_is_found(tmp_path: Path) -> None:
-    segment = Path("/dev/shm") / f"sm_segment.leak-test-{os.getpid()}"
+    segment = Path("/dev/shm") / f"sm_segment.node0.{os.getpid()}.leak"
     try:
         with (
             pytest.raises(AssertionError, match=segment.name),
