@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from simgrid_ml import wire
@@ -18,7 +17,7 @@ from simgrid_ml.azure.errors import UserErrorException, WorkspaceException
 from simgrid_ml.record.ids import guid
 from simgrid_ml.record.journal import read_json, write_json
 from simgrid_ml.record.run import RunRecord
-from simgrid_ml.record.store import RunStore, state_home
+from simgrid_ml.record.store import WORKSPACE, RunStore, state_home
 
 __all__ = ["LOCAL", "PORTAL", "Workspace"]
 
@@ -28,7 +27,6 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 _RESOURCE_GROUP = "simgrid-ml"
 _LOCATION = "local"
 _DOCUMENT = "workspace.json"
-_NAME = re.compile(r"[a-zA-Z0-9][\w\-]{2,32}\Z", re.ASCII)
 _CONFIG_NAMES = ("config.json", "project.json")
 _CONFIG_FOLDERS = (".azureml", "aml_config", "")
 _log = logging.getLogger("azureml.core.workspace")
@@ -61,7 +59,7 @@ class Workspace(metaclass=Gaps):
         tags: Optional[Mapping[str, str]] = None,
         _cloud: str = "AzureCloud",
     ) -> None:
-        if not _NAME.match(workspace_name or ""):
+        if not WORKSPACE.match(workspace_name or ""):
             raise UserErrorException(
                 f"{workspace_name!r} cannot name a workspace: use 3 to 33 letters, digits, "
                 "'-' and '_', first a letter or digit"
@@ -210,7 +208,7 @@ class Workspace(metaclass=Gaps):
             names = sorted(os.listdir(os.path.join(state_home(), "workspaces")))
         except FileNotFoundError:
             return {}
-        return {name: [Workspace.get(name)] for name in names if _NAME.match(name)}
+        return {name: [Workspace.get(name)] for name in names if WORKSPACE.match(name)}
 
     @staticmethod
     def setup() -> Workspace:
