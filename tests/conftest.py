@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.errors import HostError
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs
@@ -41,6 +43,23 @@ def environment() -> EnvironmentSpec:
 
     ensure(SPEC)
     return SPEC
+
+
+REQUIRE_DOCKER_VARIABLE = "SIMGRID_ML_REQUIRE_DOCKER"
+"""Set where an engine is promised, as by ``.ci/run``: its absence then fails the tests."""
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Engine:
+    """The container engine of this host; tests that need one are skipped where there is none."""
+    try:
+        engine = Engine()
+        engine.version()
+    except HostError as error:
+        if os.environ.get(REQUIRE_DOCKER_VARIABLE):
+            pytest.fail(f"{REQUIRE_DOCKER_VARIABLE} is set, but: {error}")
+        pytest.skip(str(error))
+    return engine
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 TAG_PREFIX = "simgrid-ml."
+_DEFAULT_SIZE = "STANDARD_D2_V2"
 _FROM_TAGS = ("backend", "era", "working_directory")
 _WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
 
@@ -384,8 +385,7 @@ def _spec(name: str, asked: Any) -> ClusterSpec:
         "min_nodes": scale.minimum_node_count,
         "max_nodes": scale.maximum_node_count,
     }
-    if asked.vm_size:
-        plain["vm_size"] = asked.vm_size
+    plain["vm_size"] = asked.vm_size or _DEFAULT_SIZE
     if scale.idle_seconds_before_scaledown is not None:
         plain["idle_seconds_before_scaledown"] = scale.idle_seconds_before_scaledown
     for key, value in (asked.tags or {}).items():

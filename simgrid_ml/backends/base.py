@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from simgrid_ml.spec.capacity import Capacity
+from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.placement import HostInventory
 
 __all__ = ["Backend", "NodeInfo", "NodesRequest"]
@@ -21,14 +24,22 @@ class NodesRequest:
         run_dir: visible at this same path on every node.
         nodes: their names, ``node0`` first.
         socket: where the agents dial back to, a path in ``run_dir``.
-        shm_bytes: size of each node's ``/dev/shm``.
+        capacity: what each node gets of the host.
+        links: what is between the nodes; None: nothing that slows them.
+        image: the container image asked for; None: none in particular.
+        visible: folders of the host that every node reads at the same path.
+        log: a file in ``run_dir`` that takes what goes wrong before an agent has reported.
     """
 
     run_id: str
     run_dir: str
     nodes: tuple[str, ...]
     socket: str
-    shm_bytes: int
+    capacity: Capacity
+    links: Links | None = None
+    image: str | None = None
+    visible: tuple[str, ...] = ()
+    log: str = os.devnull
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class NodeInfo:
         package: folder of this package on the node.
         rank_command, rsh_command: what runs ``node/rank.py`` and ``node/rsh.py``, or does the same.
         variables: what every process on the node needs in its environment.
-        isolation: what the node has of its own: ``hostname pid mount ipc``.
+        isolation: what the node has of its own: ``hostname pid mount ipc network``.
         limits: what it has not, and why.
     """
 

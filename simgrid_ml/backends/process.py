@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
-from simgrid_ml.backends.native import PACKAGE, compiled, node_program
 from simgrid_ml.errors import NodeError, UsageError
+from simgrid_ml.native import PACKAGE, compiled, node_program
 from simgrid_ml.node import isolation
+from simgrid_ml.node.config import Config
 from simgrid_ml.spec.placement import HostInventory
 
 if TYPE_CHECKING:
@@ -51,17 +52,20 @@ class ProcessBackend:
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
         import asyncio
 
-        wanted = ",".join(wanted_isolation())
         hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
         _write_hosts(hosts, request)
         shared = shared_folder(request.run_dir)
-        argv = [sys.executable, "-I", "-S", _AGENT, request.socket, str(request.shm_bytes), hosts]
+        config = Config(
+            socket=request.socket,
+            nodes=request.nodes,
+            isolation=wanted_isolation(),
+            shm_bytes=request.capacity.shm_bytes,
+            hosts=hosts,
+            shared=shared,
+        )
         try:
             nursery = await asyncio.create_subprocess_exec(
-                *argv,
-                shared,
-                wanted,
-                *request.nodes,
+                *(sys.executable, "-I", "-S", _AGENT, config.encode()),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={"SIMGRID_ML_RUN_DIR": request.run_dir, "PATH": os.defpath},
@@ -89,8 +93,8 @@ class ProcessBackend:
             hostname = hello["node"]
         return NodeInfo(
             name=hello["node"],
-            address=_address(run_id, hello["node"]),
-            interface="lo",
+            address=hello["address"] or _address(run_id, hello["node"]),
+            interface=hello["interface"],
             hostname=hostname,
             package=PACKAGE,
             rank_command=node_program("rank"),
@@ -164,7 +168,7 @@ def hostname_library() -> str:
         NodeError: there is no C compiler.
     """
     try:
-        return compiled("hostname.c", "-shared", "-fPIC")
+        return compiled("node/hostname.c", "-shared", "-fPIC")
     except NodeError as error:
         raise NodeError(
             "this host allows no own host names for nodes, and the library that stands in for "

@@ -36,7 +36,7 @@ def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
 @click.argument("name")
 @click.option("--max-nodes", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--min-nodes", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--vm-size", default="STANDARD_D2_V2", show_default=True, help="Azure's size.")
+@click.option("--vm-size", help="A size of Azure; without one nodes see the whole host.")
 @click.option("--vm-priority", type=click.Choice(["dedicated", "lowpriority"]), default="dedicated")
 @click.option("--backend", default="process", show_default=True)
 @click.option("--era", type=ERAS, default="E2", show_default=True, help="Names of logs, variables.")

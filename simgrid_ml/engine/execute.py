@@ -18,18 +18,22 @@ from typing import Any, TypeVar
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
+from simgrid_ml.checks import fidelity as fidelity_check
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
 from simgrid_ml.engine import collect, plugins
 from simgrid_ml.engine import ranks as rank_files
 from simgrid_ml.engine.agents import Switchboard
+from simgrid_ml.engine.allocation import nodes_for
 from simgrid_ml.engine.commands import Commands
+from simgrid_ml.engine.fidelity import Fidelity
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.journal import Journal, write_json
 from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.spec.capacity import Capacity, size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement, place
@@ -104,14 +108,30 @@ class _Story:
 
     # -- the story -------------------------------------------------------------------------
     async def tell(self) -> None:
-        record, job = self.record, self.job
         self.advance(RunState.PREPARING)
         environment = await self.prepare_environment()
-        async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(hold(environment))
+        with hold(environment):
             self.advance(RunState.QUEUED)
-            host = self.backend.inventory()
-            placement = self.placement = place(job, self.cluster, host)
+            await self.attempt(environment)
+
+    async def attempt(self, environment: BuiltEnvironment) -> None:
+        """From nothing to commands that have ended, on nodes that exist for it alone."""
+        record, job, cluster = self.record, self.job, self.cluster
+        host = self.backend.inventory()
+        placement = self.placement = place(job, cluster, host)
+        capacity = size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
+        request = NodesRequest(
+            run_id=record.id,
+            run_dir=record.path,
+            nodes=placement.nodes,
+            socket=record.file(wire.SOCKET),
+            capacity=capacity,
+            links=cluster.links,
+            image=job.environment.image,
+            visible=(os.path.dirname(environment.bin),),
+            log=record.file(wire.SUPERVISOR_LOG),
+        )
+        async with contextlib.AsyncExitStack() as stack:
             board = Switchboard(
                 record.file(wire.SOCKET),
                 environment_of=lambda node: self.environment_on(node, environment),
@@ -119,18 +139,20 @@ class _Story:
                 log_of=lambda node: self.node_log(node),
             )
             await stack.enter_async_context(board.listening())
-            request = NodesRequest(
-                run_id=record.id,
-                run_dir=record.path,
-                nodes=placement.nodes,
-                socket=record.file(wire.SOCKET),
-                shm_bytes=job.shm_size_bytes,
-            )
             try:
-                nodes = stack.enter_async_context(self.backend.nodes(request))
+                given = nodes_for(record, cluster, self.backend, request, self.log)
+                nodes = stack.enter_async_context(given)
                 ended = await self.unless_cancelled(nodes)
                 hellos = await self.unless_cancelled(self.hellos(board, placement.nodes, ended))
-                await self.launch(board, placement, hellos, environment)
+                self.nodes = {
+                    name: self.backend.describe(record.id, hellos[name]) for name in placement.nodes
+                }
+                self.tell_of_nodes(placement, capacity)
+                fidelity = Fidelity(
+                    record, placement, self.nodes, capacity, cluster.links, self.log
+                )
+                await self.unless_cancelled(fidelity.probe(board))
+                await self.launch(board, placement, environment, fidelity)
             finally:
                 board.dismiss()  # before the backend's own exit, so that agents end in peace
 
@@ -138,15 +160,11 @@ class _Story:
         self,
         board: Switchboard,
         placement: Placement,
-        hellos: dict[str, dict[str, Any]],
         environment: BuiltEnvironment,
+        fidelity: Fidelity,
     ) -> None:
         """From nodes that are up to commands that have ended."""
         record, job = self.record, self.job
-        self.nodes = {
-            name: self.backend.describe(record.id, hellos[name]) for name in placement.nodes
-        }
-        self.tell_of_nodes(placement)
         head = self.nodes[placement.nodes[0]]
         rank_files.lay_out(record, self.cluster, placement, head)
         launcher = plugins.launcher(job.distribution)
@@ -162,7 +180,8 @@ class _Story:
         if job.max_run_s is not None:
             asyncio.get_running_loop().call_later(job.max_run_s, self.out_of_time)
         commands = Commands(record, job, plan, placement, self.logs, board, self.log)
-        await self.unless_cancelled(commands.run())
+        async with fidelity.sampling():
+            await self.unless_cancelled(commands.run())
 
     async def hellos(
         self, board: Switchboard, nodes: tuple[str, ...], ended: Awaitable[object] | None
@@ -263,7 +282,10 @@ class _Story:
                 clash = self.keep_what_was_written(ended_well=error is None and not cancelled)
                 error = error or (None if cancelled else clash)
                 if not cancelled:
-                    run_checks(self.record, {"ranks": ranks_check.check})
+                    run_checks(
+                        self.record,
+                        {"ranks": ranks_check.check, "fidelity": fidelity_check.check},
+                    )
             self.record.seal()
         except OSError as late:
             if error is None and not cancelled:
@@ -294,7 +316,7 @@ class _Story:
         return clash
 
     # -- small things ----------------------------------------------------------------------
-    def tell_of_nodes(self, placement: Placement) -> None:
+    def tell_of_nodes(self, placement: Placement, capacity: Capacity) -> None:
         hostnames = {name: node.hostname for name, node in self.nodes.items()}
         nodes = {
             name: {
@@ -304,7 +326,12 @@ class _Story:
             }
             for name, node in self.nodes.items()
         }
-        document = {**placement.to_json(), "hostnames": hostnames, "node_info": nodes}
+        document = {
+            **placement.to_json(),
+            "capacity": capacity.to_json(),
+            "hostnames": hostnames,
+            "node_info": nodes,
+        }
         write_json(self.record.file(wire.PLACEMENT), document)
         for name, node in self.nodes.items():
             has = ", ".join(node.isolation) or "nothing"

@@ -1,7 +1,7 @@
 """The agents of virtual nodes: dial back to the supervisor, spawn, reap, end with the connection.
 
-``python -I -S agent.py SOCKET SHM_BYTES HOSTS SHARED ISOLATION NODE…`` forks an agent per node:
-64 nodes start as fast as one interpreter plus 64 forks, and share its memory.
+``python -I -S agent.py CONFIG`` (JSON; see ``config.py``) forks an agent per node: 64 nodes start
+as fast as one interpreter plus 64 forks, and share its memory. In a container it is the one agent.
 
 An agent ends when its connection closes, whatever the reason, and takes its node along: as
 PID 1 of the node by the kernel's rule, elsewhere by hunting down its descendants.
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from simgrid_ml.node import isolation
-from simgrid_ml.node.protocol import Connection, connect
+from simgrid_ml.node.config import Config
+from simgrid_ml.node.protocol import Connection, connect, hand_over
 
 _PR_SET_CHILD_SUBREAPER = 36
 _NO_MOUNTS = 77
@@ -32,18 +33,20 @@ _NO_MOUNTS = 77
 
 def main(argv: List[str]) -> int:
     """Start the agents and wait until the last one is gone."""
-    path, shm_bytes, hosts, shared, wanted, *nodes = argv
-    rungs = tuple(part for part in wanted.split(",") if part)
+    config = Config.decode(argv[0])
+    if config.contained:
+        return _serve_alone(config)
+    rungs = tuple(config.isolation)
     _become_subreaper()
-    network = _network()  # held open until the last agent is gone
+    network = None if config.relay else _network()  # held open until the last agent is gone
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)  # its closing ends the agents
     limits: List[str] = []
     while True:
-        for node in nodes:
+        for node in config.nodes:
             if os.fork() == 0:
                 os.close(alive_write)
-                _start(path, node, int(shm_bytes), hosts, shared, rungs, limits, alive_read)
-        if _outlive_agents(rungs, nodes) != _NO_MOUNTS:
+                _start(config, node, rungs, limits, alive_read)
+        if _outlive_agents(rungs, config.nodes) != _NO_MOUNTS:
             break
         rungs = isolation.HOSTNAME
         limits = ["no own mounts, and so no own processes: the host refuses them"]
@@ -51,8 +54,45 @@ def main(argv: List[str]) -> int:
         os.close(network)
     import shutil  # not for the agents
 
-    shutil.rmtree(shared, ignore_errors=True)
+    shutil.rmtree(config.shared, ignore_errors=True)
     return 0
+
+
+def _serve_alone(config: Config) -> int:
+    """In a container, as its PID 1: the engine has made all that makes a node."""
+    log = os.open(config.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 2)
+    os.close(log)
+    node = config.nodes[0]
+    have: Tuple[str, ...] = isolation.FULL
+    if config.relay:
+        _join_relay(config, node)
+    if config.relay or config.routed:
+        have = (*have, "network")
+    isolation.drop_privileges(config.uid, config.gid)
+    os.umask(0o022)
+    nursery, held = os.pipe2(os.O_CLOEXEC)  # nobody starts us but the engine, which ends us itself
+    about = {"tmp": "/tmp", "shm": None, **_place(config, node, have)}
+    Agent(connect(config.socket), node, have, [], about).serve(nursery)
+    os.close(held)
+    return 0
+
+
+def _join_relay(config: Config, node: str) -> None:
+    """Make the node's interface and give the relay its other end."""
+    assert config.relay is not None
+    tun = isolation.open_tun(
+        config.interface, config.addresses[node], config.netmask, config.mtu, relay=True
+    )
+    hand_over(config.relay, node, tun)
+    os.close(tun)  # the relay's end keeps it up
+
+
+def _place(config: Config, node: str, have: Tuple[str, ...]) -> Dict[str, Optional[str]]:
+    """Where the other nodes reach it; without an own network the backend gives out addresses."""
+    if "network" not in have:
+        return {"address": None, "interface": "lo"}
+    return {"address": config.addresses[node], "interface": config.interface}
 
 
 def _outlive_agents(rungs: Tuple[str, ...], nodes: List[str]) -> int:
@@ -90,35 +130,35 @@ def _network() -> Optional[int]:
 
 
 def _start(
-    path: str,
-    node: str,
-    shm_bytes: int,
-    hosts: str,
-    shared: str,
-    wanted: Tuple[str, ...],
-    limits: List[str],
-    nursery: int,
+    config: Config, node: str, wanted: Tuple[str, ...], limits: List[str], nursery: int
 ) -> NoReturn:
     """In a child of the nursery: become the agent of ``node``. Never returns."""
     code = 1
     try:
-        connection = connect(path)  # dialled from the host's namespaces: /proc is about to change
+        connection = connect(config.socket)  # from the host's namespaces: /proc is about to change
         have, refused = isolation.enter(wanted)
+        if config.relay:
+            if "mount" not in have:
+                raise PermissionError("links need nodes with own namespaces: " + "; ".join(refused))
+            isolation.unshare_network()
+            _join_relay(config, node)
+            have = (*have, "network")
         if "pid" in have and os.fork() != 0:
             os._exit(0)  # the child is PID 1 of the node; the nursery adopts it
         if "hostname" in have:
             isolation.set_hostname(node)
-        tmp = os.path.join(os.path.dirname(hosts), node)
+        tmp = os.path.join(os.path.dirname(config.hosts), node)
         os.makedirs(tmp, exist_ok=True)
         if "mount" in have:
             try:
-                isolation.enter_mounts(shm_bytes, hosts, tmp)
+                isolation.enter_mounts(config.shm_bytes, config.hosts, tmp)
             except OSError:  # a container that hides parts of /proc: no way back from here
                 os._exit(_NO_MOUNTS)
             folders = {"tmp": isolation.TMP, "shm": None}
         else:
-            folders = isolation.shared_folders(shared, tmp)
-        Agent(connection, node, have, limits + refused, folders).serve(nursery)
+            folders = isolation.shared_folders(config.shared, tmp)
+        about = {**folders, **_place(config, node, have)}
+        Agent(connection, node, have, limits + refused, about).serve(nursery)
         code = 0
     except BaseException as error:
         sys.stderr.write(f"agent of {node}: {error!r}\n")
@@ -135,13 +175,13 @@ class Agent:
         node: str,
         have: Tuple[str, ...],
         refused: List[str],
-        folders: Dict[str, Optional[str]],
+        about: Dict[str, Optional[str]],
     ) -> None:
         self.connection = connection
         self.node = node
         self.have = have
         self.refused = refused
-        self.folders = folders
+        self.about = about
         self.commands: Dict[int, int] = {}  # pid → id of the spawn request
 
     def serve(self, nursery: int) -> None:
@@ -163,7 +203,7 @@ class Agent:
             hostname=os.uname().nodename,
             isolation=list(self.have),
             limits=self.refused,
-            **self.folders,
+            **self.about,
         )
         try:
             while True:

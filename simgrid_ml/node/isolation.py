@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 __all__ = [
     "FULL",
     "TMP",
+    "drop_privileges",
     "enter",
     "enter_mounts",
     "enter_network",
     "has_network",
+    "open_tun",
     "probe",
+    "raise_interface",
     "set_hostname",
     "shared_folders",
+    "unshare_network",
 ]
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
@@ -168,14 +172,15 @@ def _mount(
     _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
 
 
-# -- a network for Open MPI where the host has none ----------------------------------------
+# -- networks ------------------------------------------------------------------------------
 _NEWNET = 0x40000000
-_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x400454CA, 1, 0x1000, 0x4000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
+_SIOCSIFMTU = 0x8922
 _IFF_UP, _IFF_LOOPBACK = 1, 8
 _IFREQ_FLAGS = "16sH22x"
 _TUN = "/dev/net/tun"
-_INTERFACE, _ADDRESS, _NETMASK = b"mpi0", "10.255.255.1", "255.255.255.252"
+_INTERFACE, _ADDRESS, _NETMASK = "mpi0", "10.255.255.1", "255.255.255.252"
 
 
 def has_network() -> bool:
@@ -191,6 +196,55 @@ def _flags(control: socket.socket, interface: bytes) -> int:
     return flags
 
 
+def unshare_network(*, tun: bool = True) -> None:
+    """A network namespace of the caller's own, with a loopback that is up.
+
+    Args:
+        tun: whether a TUN device is to be made in it.
+
+    Raises:
+        OSError: the host allows none, or no TUN device could be made in it.
+    """
+    if tun and not os.access(
+        _TUN, os.R_OK | os.W_OK
+    ):  # asked first: after unshare there is no way back
+        raise PermissionError(f"{_TUN} cannot be opened")
+    _unshare(_NEWNET)
+    raise_interface("lo")
+
+
+def open_tun(interface: str, address: str, netmask: str, mtu: int = 1500, *, relay: bool) -> int:
+    """A TUN device in the caller's network namespace, up and with its address.
+
+    Args:
+        relay: packets carry a virtio header (10 bytes), so that segments may stay together.
+
+    Returns:
+        a descriptor; the interface exists until it is closed.
+    """
+    tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
+    flags = _IFF_TUN | _IFF_NO_PI | (_IFF_VNET_HDR if relay else 0)
+    fcntl.ioctl(tun, _TUNSETIFF, struct.pack(_IFREQ_FLAGS, interface.encode(), flags))
+    raise_interface(interface, address, netmask, mtu)
+    return tun
+
+
+def raise_interface(
+    interface: str, address: str = "", netmask: str = "", mtu: Optional[int] = None
+) -> None:
+    """Give an interface of the caller's network namespace its address, and put it up."""
+    name = interface.encode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        if mtu is not None:
+            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", name, mtu))
+        for request, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, netmask)):
+            if value:
+                packed = struct.pack("16sHH4s16x", name, socket.AF_INET, 0, _packed(value))
+                fcntl.ioctl(control, request, packed)
+        flags = _flags(control, name) | _IFF_UP
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack(_IFREQ_FLAGS, name, flags))
+
+
 def enter_network() -> int:
     """A network namespace with a loopback and one idle interface, for the caller's children.
 
@@ -203,23 +257,28 @@ def enter_network() -> int:
     Raises:
         OSError: the host allows no network namespace, or no TUN device in it.
     """
-    if not os.access(_TUN, os.R_OK | os.W_OK):  # asked first: after unshare there is no way back
-        raise PermissionError(f"{_TUN} cannot be opened")
-    _unshare(_NEWNET)
-    tun = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
-    fcntl.ioctl(tun, _TUNSETIFF, struct.pack(_IFREQ_FLAGS, _INTERFACE, _IFF_TUN | _IFF_NO_PI))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for request, address in ((_SIOCSIFADDR, _ADDRESS), (_SIOCSIFNETMASK, _NETMASK)):
-            packed = struct.pack("16sHH4s16x", _INTERFACE, socket.AF_INET, 0, _packed(address))
-            fcntl.ioctl(control, request, packed)
-        for interface in (b"lo", _INTERFACE):
-            flags = _flags(control, interface) | _IFF_UP
-            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack(_IFREQ_FLAGS, interface, flags))
-    return tun
+    unshare_network()
+    return open_tun(_INTERFACE, _ADDRESS, _NETMASK, relay=False)
 
 
 def _packed(address: str) -> bytes:
     return bytes(int(part) for part in address.split("."))
+
+
+# -- privileges ----------------------------------------------------------------------------
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def drop_privileges(uid: int, gid: int) -> None:
+    """Become ``uid`` without any capability, for good: nothing executed later regains one."""
+    if os.getuid() != uid or os.getgid() != gid:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _call("capset", header, (ctypes.c_uint32 * 6)())
 
 
 if __name__ == "__main__":

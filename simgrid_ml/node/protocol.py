@@ -4,7 +4,8 @@
 op         who says it             fields
 =========  ======================  =========================================================
 hello      agent → supervisor      node, hostname, isolation, limits, tmp (its TMPDIR),
-                                   shm (its folder for shared memory; null: /dev/shm itself)
+                                   shm (its folder for shared memory; null: /dev/shm itself),
+                                   interface, address (null: the backend knows)
 spawn      supervisor → agent      id, argv, env, cwd, stdin, stdout, stderr (paths)
 signal     supervisor → agent      id, signal: to the process group of a spawned command
 spawned    agent → supervisor      id, pid inside the node
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Iterator, Optional
 
-__all__ = ["Connection", "address", "connect"]
+__all__ = ["Connection", "address", "connect", "encode", "hand_over"]
 
 _SUN_PATH_MAX = 107
 
@@ -110,3 +111,27 @@ def connect(path: str) -> Connection:
         return Connection(sock)
     finally:
         os.close(folder)
+
+
+def hand_over(path: str, node: str, descriptor: int) -> None:
+    """Give the relay at ``path`` a node's end of the network; returns when it has taken it.
+
+    Raises:
+        OSError: nobody listens there, or it refused.
+    """
+    import array
+
+    connection = connect(path)
+    try:
+        ends = array.array("i", [descriptor])
+        connection._socket.sendmsg(
+            [encode({"op": "join", "node": node})],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)],
+        )
+        for answer in connection.receive():
+            if answer.get("error"):
+                raise OSError(answer["error"])
+    except EOFError:
+        raise OSError("the relay is gone") from None
+    finally:
+        connection.close()

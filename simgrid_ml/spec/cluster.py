@@ -10,9 +10,11 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from simgrid_ml.errors import NotFoundError
+from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.value import Value, from_plain
 
 __all__ = [
+    "HOST_SIZE",
     "RESERVED_NAMES",
     "ClusterSpec",
     "Era",
@@ -20,6 +22,9 @@ __all__ = [
     "is_cluster_name",
     "stored_cluster",
 ]
+
+HOST_SIZE = "host"
+"""Instead of a VM size: every node sees the whole host."""
 
 RESERVED_NAMES = ("amlcompute", "local", "containerinstance")
 _NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9]|-(?=.*[A-Za-z])){1,23}\Z", re.ASCII)
@@ -47,13 +52,19 @@ class WorkingDirectory(str, Enum):
 
 
 class ClusterSpec(Value, frozen=True, kw_only=True):
-    """A cluster as stored: nodes exist only inside a run.
+    """A cluster as stored.
 
-    ``backend`` names an entry point of the group ``simgrid_ml.backends``.
+    Attributes:
+        vm_size: what a node has, as a size of Azure; or ``HOST_SIZE``.
+        scale: nodes get this share of their VM size; None: as much as the host has for all of them.
+        links: the network between the nodes; None: as the backend and the VM size have it.
+        backend: an entry point of the group ``simgrid_ml.backends``.
     """
 
     name: str
-    vm_size: str = "STANDARD_D2_V2"
+    vm_size: str = HOST_SIZE
+    scale: Annotated[float, Meta(gt=0, le=1)] | None = None
+    links: Links | None = None
     vm_priority: str = "dedicated"
     min_nodes: Count = 0
     max_nodes: Annotated[int, Meta(ge=1)] = 4

@@ -28,6 +28,7 @@ from simgrid_ml.backends.base import Backend, NodeInfo, NodesRequest
 from simgrid_ml.engine import plugins
 from simgrid_ml.engine.agents import Process, Switchboard
 from simgrid_ml.errors import NodeError
+from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.processes import host_processes, wait_until
 
@@ -366,7 +367,8 @@ async def up(backend: Backend, folder: str, count: int) -> AsyncIterator[Nodes]:
         run_dir=folder,
         nodes=names,
         socket=socket,
-        shm_bytes=16 * 2**20,
+        capacity=Capacity(1.0, None, None, 16 * 2**20),
+        log=os.path.join(folder, "log"),
     )
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(board.listening())

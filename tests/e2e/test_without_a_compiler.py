@@ -7,7 +7,7 @@ import json
 import pytest
 
 from simgrid_ml import wire
-from simgrid_ml.backends.native import PROGRAMS_VARIABLE
+from simgrid_ml.native import PROGRAMS_VARIABLE
 from simgrid_ml.testing.runs import Runs, cause, log
 
 

@@ -29,7 +29,7 @@ def logs(era: Era, distribution: Mpi | Plain) -> list[str]:
 
 def variables(era: Era, distribution: Mpi | Plain, task: int = 0) -> dict[str, str]:
     job, placement = placed(distribution)
-    cluster = ClusterSpec(name="c", max_nodes=1000, era=era)
+    cluster = ClusterSpec(name="c", max_nodes=1000, era=era, vm_size="STANDARD_D2_V2")
     addresses = {node: f"10.0.0.{n + 4}" for n, node in enumerate(placement.nodes)}
     return {
         **dialect.common_variables(IDENTITY, job, cluster, placement, addresses),

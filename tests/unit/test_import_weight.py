@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from simgrid_ml.backends.native import PACKAGE
+from simgrid_ml.native import PACKAGE
 
 ROOT = os.path.dirname(PACKAGE)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simgrid_ml.backends import native
+from simgrid_ml import native
 from simgrid_ml.errors import NodeError
 
 
@@ -46,20 +46,20 @@ def in_python(name: str) -> tuple[str, ...]:
 
 
 def test_a_program_is_compiled_once_and_found_afterwards(compiler: Path) -> None:
-    first = native.compiled("rank.c")
-    assert native.compiled("rank.c") == first
+    first = native.compiled("node/rank.c")
+    assert native.compiled("node/rank.c") == first
     assert os.access(first, os.X_OK)
     assert len(calls(compiler)) == 1
 
 
 def test_other_flags_make_another_product(compiler: Path) -> None:
-    assert native.compiled("hostname.c", "-shared") != native.compiled("hostname.c")
+    assert native.compiled("node/hostname.c", "-shared") != native.compiled("node/hostname.c")
 
 
 def test_nothing_half_made_is_left_when_the_compiler_fails(compiler: Path, tmp_path: Path) -> None:
     compiler.write_text("#!/bin/sh\necho no headers here >&2\nexit 1\n")
     with pytest.raises(NodeError) as caught:
-        native.compiled("rank.c")
+        native.compiled("node/rank.c")
     assert "no headers here" in caught.value.evidence
     assert list((tmp_path / "cache" / "lib").iterdir()) == []
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgrid_ml.backends.native import PACKAGE, compiled
+from simgrid_ml.native import PACKAGE, compiled
 from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import read_journal
 
@@ -38,7 +38,9 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Program]:
     if "c" in KINDS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SIMGRID_ML_CACHE", str(tmp_path_factory.mktemp("cache")))
-            paths = {name: compiled(f"{name}.c", "-Wall", "-Wextra", "-Werror") for name in NAMES}
+            paths = {
+                name: compiled(f"node/{name}.c", "-Wall", "-Wextra", "-Werror") for name in NAMES
+            }
         found["c"] = lambda name: [paths[name]]
     return found
 

@@ -1,7 +1,7 @@
-"""The node programs that are written in C, compiled once per machine where there is a compiler.
+"""What is written in C, compiled once per machine where there is a compiler.
 
-Nothing depends on them but speed and memory, with one exception that ``process`` tells of: hosts
-that allow no own host names for nodes.
+Nothing depends on it but speed and memory, with one exception that ``backends.process`` tells of:
+hosts that allow no own host names for nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simgrid_ml.record.store import cache_home
 
 __all__ = ["PACKAGE", "compiled", "node_program"]
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS_VARIABLE = "SIMGRID_ML_NODE_PROGRAMS"
 """``python`` keeps nodes from using the compiled programs; to test the others."""
 
@@ -29,22 +29,22 @@ def node_program(name: str) -> tuple[str, ...]:
     script = os.path.join(PACKAGE, "node", f"{name}.py")
     if os.environ.get(PROGRAMS_VARIABLE) != "python":
         try:
-            return (compiled(f"{name}.c"),)
+            return (compiled(f"node/{name}.c"),)
         except NodeError:
             pass
     return (sys.executable, "-I", "-S", script)
 
 
 def compiled(source: str, *flags: str) -> str:
-    """Path of what the compiler makes of ``node/<source>``; kept in the user's cache.
+    """Path of what the compiler makes of a source of this package; kept in the user's cache.
 
     Raises:
         NodeError: there is no C compiler, or it fails, or its product cannot be run.
     """
-    path = os.path.join(PACKAGE, "node", source)
+    path = os.path.join(PACKAGE, source)
     with open(path, "rb") as stream:
         digest = hashlib.sha256(stream.read() + repr(flags).encode()).hexdigest()[:16]
-    name = f"{source.removesuffix('.c')}-{os.uname().machine}-{digest}"
+    name = f"{os.path.basename(source).removesuffix('.c')}-{os.uname().machine}-{digest}"
     product = os.path.join(cache_home(), "lib", name)
     if os.access(product, os.X_OK):
         return product
@@ -68,7 +68,7 @@ def compiled(source: str, *flags: str) -> str:
 
 def _failed(source: str, problem: str) -> NodeError:
     return NodeError(
-        f"{source} could not be compiled for the nodes",
+        f"{source} could not be compiled",
         evidence=problem,
         remedy="install a C compiler (`apt-get install g++`)",
     )
