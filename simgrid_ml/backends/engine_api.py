@@ -101,11 +101,14 @@ class Engine:
 
     def remove(self, container: str) -> None:
         """Kill and remove it; one that is gone, or going, is no error."""
+        path, query = f"/containers/{container}", {"force": "1", "v": "1"}
         try:
-            self._ask("DELETE", f"/containers/{container}", query={"force": "1", "v": "1"})
+            self._ask("DELETE", path, query=query)
         except EngineError as error:
-            if error.status not in (404, 409):
-                raise
+            if error.status in (404, 409):
+                return
+            self.unpause(container)  # what is frozen cannot be killed
+            self._ask("DELETE", path, query=query)
 
     def wait_removed(self, container: str, timeout_s: float) -> None:
         """Until nothing of it exists.
@@ -150,8 +153,10 @@ class Engine:
         path = "/events?" + urlencode({"filters": filters, "since": f"{since_s:.6f}"})
         connection = self._connection(None)
         try:
+            connection.connect()
+            stream = connection.sock
             connection.request("GET", _API + path)
-            return Deaths(connection, connection.getresponse())
+            return Deaths(stream, connection.getresponse())
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise self._unreachable(error) from error
@@ -248,10 +253,8 @@ class Engine:
 class Deaths:
     """A stream of ended containers; iterate in a thread, ``close`` from another."""
 
-    def __init__(
-        self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse
-    ) -> None:
-        self._connection = connection
+    def __init__(self, stream: socket.socket, answer: http.client.HTTPResponse) -> None:
+        self._stream = stream
         self._answer = answer
 
     def __iter__(self) -> Iterator[tuple[str, int | None]]:
@@ -262,18 +265,18 @@ class Deaths:
                 actor = event.get("Actor", {})
                 code = actor.get("Attributes", {}).get("exitCode")
                 yield actor.get("ID", ""), None if code is None else int(code)
-        except (OSError, ValueError, AttributeError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             return
+        finally:
+            self._answer.close()
+            self._stream.close()
 
     def close(self) -> None:
-        sock = self._connection.sock or getattr(self._answer.fp, "raw", None)
+        """End the iteration."""
         try:
-            if isinstance(sock, socket.socket):
-                sock.shutdown(socket.SHUT_RDWR)
-            elif sock is not None:
-                sock._sock.shutdown(socket.SHUT_RDWR)
-        except (OSError, AttributeError):
-            pass
+            self._stream.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended
 
 
 def _refusal(request: str, status: int, said: bytes) -> EngineError:

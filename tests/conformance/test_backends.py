@@ -23,3 +23,8 @@ class TestProcessWithoutIsolation(BackendConformance):
     @pytest.fixture(autouse=True)
     def isolation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SIMGRID_ML_ISOLATION", "none")
+
+
+@pytest.mark.usefixtures("docker_engine")
+class TestDocker(BackendConformance):
+    backend_name = "docker"
