@@ -34,7 +34,7 @@ from simgrid_ml.network.switch import switched
 from simgrid_ml.node.config import Config
 from simgrid_ml.spec.placement import HostInventory
 
-__all__ = ["LABELS", "DockerBackend", "container_name"]
+__all__ = ["LABELS", "DockerBackend", "container_name", "our_containers"]
 
 _AGENT = os.path.join(PACKAGE, "node", "agent.py")
 _JANITOR = os.path.join(PACKAGE, "backends", "janitor.py")
@@ -57,6 +57,14 @@ def container_name(run_dir: str, node: str) -> str:
     run = re.sub(r"[^a-zA-Z0-9_.-]", "_", os.path.basename(run_dir))
     digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:8]
     return f"{wire.LABEL}-{run}-{digest}-{node}"
+
+
+def our_containers(engine: Engine) -> list[tuple[str, str, str]]:
+    """(id, name, run directory) of every container that this backend made on the engine."""
+    return [
+        (each["Id"], each["Names"][0].lstrip("/"), each["Labels"].get(LABELS.DIRECTORY, ""))
+        for each in engine.containers(LABELS.DIRECTORY)
+    ]
 
 
 class DockerBackend:

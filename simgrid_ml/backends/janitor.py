@@ -1,8 +1,8 @@
 """Removes the containers of a run whose supervisor was killed.
 
 ``python -I -S janitor.py ENGINE LABEL`` waits until its stdin closes. After the line ``done`` all
-is well; without it, whatever carries the label is removed. Containers that run end by themselves, but
-one that was created and not yet started, or is paused, cannot. Until then this costs one idle
+is well; without it, whatever carries the label is removed. Containers that run end by themselves,
+but one that was created and not yet started, or is paused, cannot. Until then this costs one idle
 process that has imported nothing.
 """
 

@@ -18,6 +18,8 @@ from typing import Any
 import click
 
 from simgrid_ml import wire
+from simgrid_ml.backends.docker import our_containers
+from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.cli.console import json_option, print_json, print_table
 from simgrid_ml.errors import HostError
@@ -31,7 +33,8 @@ GRACE_S = 3.0
 
 @dataclass(frozen=True)
 class Leftover:
-    """What nobody looks after: a ``process``, a ``run``, a ``file`` or shared ``memory`` of one."""
+    """What nobody looks after: a ``process``, a ``container``, a ``run``, a ``file`` or shared
+    ``memory`` of one."""
 
     kind: str
     name: str
@@ -57,6 +60,11 @@ def find_leftovers() -> list[Leftover]:
     found += [
         Leftover("memory", os.path.basename(path), f"left by {os.path.basename(run_dir)}", path)
         for path, run_dir in _shared_memory(home)
+        if run_dir not in alive
+    ]
+    found += [
+        Leftover("container", name, f"left by {os.path.basename(run_dir)}", path=container)
+        for container, name, run_dir in _containers(home)
         if run_dir not in alive
     ]
     for record in records:
@@ -124,12 +132,21 @@ def _shared_memory(home: str) -> Iterator[tuple[str, str]]:
             yield path, run_dir
 
 
+def _containers(home: str) -> Iterator[tuple[str, str, str]]:
+    """(id, name, run directory) of containers that are of a run of ``home``."""
+    try:
+        found = our_containers(Engine())
+    except HostError:  # no engine, no containers
+        return
+    yield from (one for one in found if one[2].startswith(home + os.sep))
+
+
 @click.command()
 @click.option("-y", "--yes", is_flag=True, help="Remove what was found.")
 @json_option
 def clean(yes: bool, as_json: bool) -> None:
-    """Find what dead runs left behind: processes, shared memory, sockets, temporary
-    files; --yes removes it.
+    """Find what dead runs left behind: processes, containers, shared memory, sockets,
+    temporary files; --yes removes it.
 
     Runs themselves, with their logs and files, are kept; `runs delete` removes those.
     Environments are kept, too; `env prune` removes those that were not used lately.
@@ -159,7 +176,8 @@ def clean(yes: bool, as_json: bool) -> None:
 
 
 def _remove(found: list[Leftover]) -> None:
-    """Processes first: TERM, a moment, KILL; then the runs are ended and their files removed."""
+    """Processes first: TERM, a moment, KILL; then containers; then the runs are ended and their
+    files removed."""
     pids = [one.pid for one in found if one.pid]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
@@ -171,6 +189,9 @@ def _remove(found: list[Leftover]) -> None:
         while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.02)
         pids = [pid for pid in pids if _is_running(pid)]
+    for one in found:
+        if one.kind == "container":
+            Engine().remove(one.path)
     for one in found:
         if one.kind == "run":
             RunRecord(one.path).request_cancel()

@@ -285,6 +285,13 @@ def _backends() -> Iterator[Answer]:
         yield Answer("backends", "no", "none", "reinstall simgrid-ml: its entry points are missing")
 
 
+def _docker() -> Iterator[Answer]:
+    from simgrid_ml.cli.doctor_docker import docker_checks
+
+    for row in docker_checks():
+        yield Answer(*row)
+
+
 def _leftovers() -> Iterator[Answer]:
     from simgrid_ml.cli.clean import find_leftovers
 
@@ -308,5 +315,6 @@ CHECKS: tuple[Callable[[], Iterator[Answer]], ...] = (
     _environments,
     _open_mpi,
     _backends,
+    _docker,
     _leftovers,
 )

@@ -14,7 +14,10 @@ import tempfile
 from collections.abc import Iterator
 
 from simgrid_ml import wire
+from simgrid_ml.backends.docker import our_containers
+from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.backends.process import shared_folder
+from simgrid_ml.errors import HostError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.testing.processes import wait_until
 
@@ -51,8 +54,8 @@ def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
 
 
 def traces(folder: str) -> list[str]:
-    """One line for each thing of ``folder`` that is alive: processes, sockets, locks, mounts, and
-    files that an ended run should have taken along."""
+    """One line for each thing of ``folder`` that is alive: processes, sockets, locks, mounts,
+    containers, and files that an ended run should have taken along."""
     inside = re.compile(re.escape(os.fsencode(os.path.realpath(folder))) + rb"(?![\w.-])")
     return [
         *_processes(inside),
@@ -60,6 +63,7 @@ def traces(folder: str) -> list[str]:
         *_lines("/proc/self/mountinfo", "mount", inside),
         *_locks(folder),
         *_files(folder),
+        *_containers(inside),
     ]
 
 
@@ -75,6 +79,16 @@ def _processes(inside: re.Pattern[bytes]) -> Iterator[str]:
                 shown = name.decode("utf-8", "replace")[:200]
                 yield f"process {entry} ({shown}) by its {what}: {seen}"
                 break
+
+
+def _containers(inside: re.Pattern[bytes]) -> Iterator[str]:
+    try:
+        found = our_containers(Engine())
+    except HostError:  # no engine, no containers
+        return
+    for _, name, run_dir in found:
+        if inside.search(os.fsencode(run_dir)):
+            yield f"container {name} of {run_dir}"
 
 
 def _ancestors() -> set[int]:
