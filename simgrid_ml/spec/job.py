@@ -8,7 +8,15 @@ from msgspec import Meta, field
 
 from simgrid_ml.spec.value import Value
 
-__all__ = ["Distribution", "EnvironmentSpec", "JobSpec", "Mpi", "Plain"]
+__all__ = [
+    "Distribution",
+    "EnvironmentSpec",
+    "ImageSpec",
+    "JobSpec",
+    "Mpi",
+    "Plain",
+    "Registry",
+]
 
 Count = Annotated[int, Meta(ge=1)]
 
@@ -39,6 +47,33 @@ class Mpi(Value, frozen=True, kw_only=True, tag_field="kind", tag="mpi"):
 Distribution = Plain | Mpi
 
 
+class Registry(Value, frozen=True, kw_only=True):
+    """Where an image comes from, and as whom it is fetched."""
+
+    address: str | None = None
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Registry(address={self.address!r}, username={self.username!r})"
+
+
+class ImageSpec(Value, frozen=True, kw_only=True):
+    """The container image a user asked for.
+
+    Attributes:
+        name: as it is pulled: ``registry.example.org/team/image:tag``.
+        registry: whom to say who asks; its address is in ``name`` already.
+        user_managed: the image's own Python runs the job, and nothing is installed.
+        python: that Python; None: the first of ``python3`` and ``python`` on the image's PATH.
+    """
+
+    name: str
+    registry: Registry | None = None
+    user_managed: bool = False
+    python: str | None = None
+
+
 class EnvironmentSpec(Value, frozen=True, kw_only=True):
     """With what a job runs; ``environments`` turns it into an interpreter.
 
@@ -52,6 +87,8 @@ class EnvironmentSpec(Value, frozen=True, kw_only=True):
         use_gpu: prefer CUDA builds.
         interpreter: use this Python as it is and install nothing (``user_managed``).
         image: the Docker image asked for; the process backend records that it is not used.
+        registry: where that image is pulled from.
+        image_python: with ``interpreter``: its counterpart inside the image.
     """
 
     name: str | None = None
@@ -63,6 +100,30 @@ class EnvironmentSpec(Value, frozen=True, kw_only=True):
     use_gpu: bool = False
     interpreter: str | None = None
     image: str | None = None
+    registry: Registry | None = None
+    image_python: str | None = None
+
+    @property
+    def wanted_image(self) -> ImageSpec | None:
+        """What a backend that has images starts nodes from; None: nothing in particular.
+
+        >>> spec = EnvironmentSpec(image="lab/torch:1", registry=Registry(address="r.example.org"))
+        >>> spec.wanted_image.name
+        'r.example.org/lab/torch:1'
+        """
+        if self.image is None:
+            return None
+        name, address = self.image, self.registry.address if self.registry else None
+        if address:
+            host = address.partition("://")[2] or address
+            if not name.startswith(host.rstrip("/") + "/"):
+                name = f"{host.rstrip('/')}/{name}"
+        return ImageSpec(
+            name=name,
+            registry=self.registry,
+            user_managed=self.interpreter is not None,
+            python=self.image_python,
+        )
 
 
 class JobSpec(Value, frozen=True, kw_only=True):
