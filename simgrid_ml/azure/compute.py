@@ -39,7 +39,7 @@ __all__ = [
 
 TAG_PREFIX = "simgrid-ml."
 _DEFAULT_SIZE = "STANDARD_D2_V2"
-_FROM_TAGS = ("backend", "era", "working_directory")
+_FROM_TAGS = ("backend", "era", "scale", "working_directory")
 _WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
 
 
@@ -394,8 +394,16 @@ def _spec(name: str, asked: Any) -> ClusterSpec:
             if field not in _FROM_TAGS:
                 known = ", ".join(TAG_PREFIX + known for known in _FROM_TAGS)
                 raise ComputeTargetException(f"there is no tag {key}; known: {known}")
-            plain[field] = value
+            plain[field] = _number(value) if field == "scale" else value
     return _checked(plain)
+
+
+def _number(text: Any) -> Any:
+    """Tags are text; what is no number is left for the check to name."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text
 
 
 def _checked(plain: Mapping[str, Any]) -> ClusterSpec:

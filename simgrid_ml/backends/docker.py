@@ -85,6 +85,7 @@ class DockerBackend:
             cpus=int(info["NCPU"]),
             memory_bytes=int(info["MemTotal"]),
             isolation=("hostname", "pid", "mount", "ipc", "network"),
+            enforces_sizes=True,
         )
 
     @contextlib.asynccontextmanager

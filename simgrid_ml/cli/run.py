@@ -19,6 +19,8 @@ from simgrid_ml.record.store import RunStore
 
 __all__ = ["follow_to_end", "run"]
 
+_OF_THE_CLUSTER = ("backend", "era", "scale", "vm_size", "working_directory")
+
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.argument("script", metavar="SCRIPT|RUN.YAML")
@@ -34,6 +36,8 @@ __all__ = ["follow_to_end", "run"]
 @click.option("--env", "variables", multiple=True, metavar="VAR=VALUE", help="May be repeated.")
 @click.option("--cluster", "cluster_name", metavar="NAME", help="A stored cluster.")
 @click.option("--backend", help="Where nodes live  [process]")
+@click.option("--vm-size", metavar="SIZE", help="What a node has, as Standard_NC6  [the host]")
+@click.option("--scale", type=float, help="Nodes get this share of it  [as the host allows]")
 @click.option("--era", type=click.Choice(["E1", "E2", "E3"]), help="Azure ML's generation  [E2]")
 @click.option("--working-directory", type=click.Choice(["shared", "private"]))
 @click.option("--experiment", help="Name in the run history  [SCRIPT's name]")
@@ -174,9 +178,7 @@ def _cluster(store: RunStore, flags: Mapping[str, Any], nodes: int) -> Any:
     from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.value import from_plain, to_plain
 
-    given = {
-        key: flags[key] for key in ("backend", "era", "working_directory") if flags[key] is not None
-    }
+    given = {key: flags[key] for key in _OF_THE_CLUSTER if flags[key] is not None}
     plain = (
         {"name": "local", "max_nodes": nodes}
         if flags["cluster_name"] is None

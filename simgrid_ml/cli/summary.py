@@ -12,6 +12,7 @@ from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import plain_text, print_error, print_table, print_text
 from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.units import format_bytes, format_seconds
 
 __all__ = ["heading", "print_artifacts", "print_outcome", "print_run", "print_stages"]
@@ -59,6 +60,12 @@ def substitutions(record: RunRecord) -> list[str]:
     ]
 
 
+def node_size(record: RunRecord) -> str:
+    """What each node had of the host; empty where the job named no VM size."""
+    told = record.document(wire.PLACEMENT).get("capacity")
+    return Capacity.from_json(told).describe() if told else ""
+
+
 def print_outcome(record: RunRecord) -> None:
     """The end of ``simgrid-ml run``: how it went, why, and what to type next."""
     state = record.state
@@ -75,6 +82,8 @@ def print_outcome(record: RunRecord) -> None:
         print_verdicts(record)
     for line in substitutions(record):
         print_text(f"Instead of {line}")
+    if size := node_size(record):
+        click.echo(f"Nodes: {size}")
     click.echo(f"Directory: {record.path}")
     click.echo(
         f"Next: simgrid-ml runs show {record.id}   "
@@ -114,8 +123,10 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
                 f"era {cluster.get('era')}, "
                 f"at most {cluster.get('max_nodes')} nodes of {cluster.get('vm_size')}",
             ),
-            ("environment", _environment(asked, packages)),
         ]
+        if size := node_size(record):
+            rows.append(("nodes", size))
+        rows.append(("environment", _environment(asked, packages)))
     rows.append(("directory", record.path))
     for name in ("display_name", "description"):
         if told["attributes"].get(name):

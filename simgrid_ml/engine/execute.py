@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from simgrid_ml import wire
@@ -118,8 +119,10 @@ class _Story:
         """From nothing to commands that have ended, on nodes that exist for it alone."""
         record, job, cluster = self.record, self.job, self.cluster
         host = self.backend.inventory()
-        placement = self.placement = place(job, cluster, host)
-        capacity = size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
+        placed = place(job, cluster, host)
+        capacity = size_nodes(cluster, len(placed.nodes), host, job.shm_size_bytes)
+        cores = capacity.cores(len(placed.nodes), host)
+        placement = self.placement = replace(placed, cpus=cores)
         request = NodesRequest(
             run_id=record.id,
             run_dir=record.path,
@@ -336,11 +339,11 @@ class _Story:
         for name, node in self.nodes.items():
             has = ", ".join(node.isolation) or "nothing"
             self.write_node(name, "execution", f"{name} is up; of its own it has: {has}")
-            for limit in node.limits:
+            for limit in (*node.limits, *filter(None, [capacity.describe()])):
                 self.write_node(name, "execution", limit)
             work = rank_files.work_directory(self.record, self.cluster, name)
             self.write_node(name, "job_prep", f"source unpacked to {work}")
-        self.log("nodes-up", nodes=sorted(self.nodes))
+        self.log("nodes-up", nodes=sorted(self.nodes), size=capacity.describe())
 
     def write_node(self, node: str, stage: str, *lines: str) -> None:
         collect.write_node_log(self.record, self.cluster, node, stage, *lines)

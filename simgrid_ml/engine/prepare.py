@@ -21,6 +21,7 @@ from simgrid_ml.errors import HostError, PlacementError, SpecError
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunRecord
 from simgrid_ml.record.store import RunStore
+from simgrid_ml.spec.capacity import size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import place
@@ -60,7 +61,8 @@ def submit(
     requirements.check(job.environment)
     _check_workspace(store)
     host = plugins.backend(cluster.backend).inventory()
-    place(job, cluster, host)
+    placement = place(job, cluster, host)
+    size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
     if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
         raise PlacementError(
             f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",

@@ -23,12 +23,14 @@ class HostInventory:
         isolation: what the virtual nodes of the backend have of their own, from
             ``hostname pid mount ipc``; empty where the host allows none of it.
         limits: why something is missing, one sentence each.
+        enforces_sizes: whether the backend can hold nodes to a share of cores and memory.
     """
 
     cpus: int
     memory_bytes: int
     isolation: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    enforces_sizes: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Task:
 @dataclass(frozen=True)
 class Placement:
     """All tasks: ranks 0…n-1 in order, local ranks 0…k-1 on every node.
+
+    ``cpus``: cores that all of them share: the host's, or those of their nodes together.
 
     Raises:
         PlacementError: the ranks are not so; such a placement must never be launched.
