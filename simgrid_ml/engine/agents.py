@@ -8,6 +8,8 @@ import itertools
 import json
 import os
 import signal
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
@@ -223,6 +225,7 @@ class Switchboard:
         node = hello["node"]
         if node in self._hellos:
             return  # an impostor: an agent says hello once
+        hello["pid"] = _peer(writer)
         self._agents[node] = writer
         if self._dismissed:  # it was still starting when the others were told
             self.tell(node, op="bye")
@@ -288,6 +291,15 @@ class Switchboard:
         writer.write(encode({"code": 128 - code if code < 0 else code}))
         with contextlib.suppress(ConnectionError):
             await writer.drain()
+
+
+def _peer(writer: asyncio.StreamWriter) -> int:
+    """The process that connected, as this one sees it; 0 if it cannot."""
+    credentials = writer.get_extra_info("socket").getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
 
 
 def _gone(node: str) -> NodeError:
