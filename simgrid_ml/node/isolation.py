@@ -60,15 +60,18 @@ def _call(name: str, *arguments: object) -> None:
 
 
 def _unshare(flags: int) -> None:
-    """``unshare``, as root in the host's user namespace, else in one of our own."""
+    """``unshare`` where the caller may: as root, or in a user namespace of its own that it is in
+    already; else in a new one. A second one inside the first would lose what the first owns."""
     uid, gid = os.getuid(), os.getgid()
-    if uid != 0:
+    try:
+        _call("unshare", flags)
+    except PermissionError:
+        if uid == 0:
+            raise
         _call("unshare", _NEWUSER | flags)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
-    else:
-        _call("unshare", flags)
 
 
 def _write(path: str, text: str) -> None:
