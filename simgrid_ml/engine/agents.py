@@ -147,6 +147,10 @@ class Switchboard:
                 ) from None
         return dict(self._hellos)
 
+    def pids(self) -> dict[str, int]:
+        """The agent of every node, as this host sees the process; without those it cannot see."""
+        return {node: hello["pid"] for node, hello in self._hellos.items() if hello["pid"]}
+
     def dismiss(self) -> None:
         """Tell every agent to end its node."""
         self._dismissed = True

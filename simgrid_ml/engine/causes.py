@@ -9,14 +9,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from simgrid_ml.backends.cgroups import MemoryGroup, group_folder
 from simgrid_ml.engine.agents import Killed
 from simgrid_ml.errors import LaunchError, RunFailed, SimgridError
 from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
-from simgrid_ml.spec.placement import Placement
+from simgrid_ml.spec.placement import Placement, Task
 from simgrid_ml.units import format_bytes
 
-__all__ = ["all_ended_well", "first_cause", "oom_kills"]
+__all__ = ["MemoryKills", "all_ended_well", "first_cause", "oom_kills"]
 
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary files and all
@@ -27,7 +28,43 @@ _LOST_A_PEER = re.compile(
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
 
+_LESS_MEMORY = "use less memory per rank, fewer ranks on a node, or a larger VM size or scale"
+
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGKILL}
+
+
+class MemoryKills:
+    """What the kernel kills for memory from now on.
+
+    Args:
+        pids: the agent of every node, as this host sees the process.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._host = oom_kills()
+        own = group_folder(os.getpid(), "memory")  # as of nodes without groups of theirs
+        folders = {node: group_folder(pid, "memory") for node, pid in pids.items()}
+        groups = {
+            node: MemoryGroup(folder)
+            for node, folder in folders.items()
+            if folder not in (None, own)
+        }
+        self._nodes = {
+            node: (group, group.oom_kills())
+            for node, group in groups.items()
+            if group.limit_bytes is not None
+        }
+
+    def limit_exceeded_on(self, node: str) -> int | None:
+        """The limit in bytes for which something on ``node`` was killed; None: nothing was."""
+        group, before = self._nodes.get(node, (None, 0))
+        if group is None or group.oom_kills() <= before:
+            return None
+        return group.limit_bytes
+
+    def on_this_host(self) -> bool:
+        """Whether there was any, of a node or not."""
+        return oom_kills() > self._host
 
 
 def first_cause(
@@ -35,7 +72,7 @@ def first_cause(
     placement: Placement,
     logs: Mapping[str, str],
     ended: Mapping[str, int],
-    oom_kills_before: int,
+    memory: MemoryKills,
     killed: Sequence[Killed] = (),
 ) -> SimgridError:
     """The error that a run with a failed decisive command ends with.
@@ -43,7 +80,7 @@ def first_cause(
     Args:
         logs: path of the log of each task, and of each command that has one.
         ended: exit codes of the ended commands (negative: by that signal).
-        oom_kills_before: ``oom_kills()`` when the ranks were started.
+        memory: made before the ranks were started.
         killed: the launcher's processes that somebody killed, in order.
     """
     reports = record.task_reports()
@@ -53,7 +90,7 @@ def first_cause(
             how, end = _how(task.name, {line["event"]: line for line in lines})
             ends[how].append(end)
     if killed and all(end.time_s > killed[0].time_s for end in ends["failed"]):
-        return _launcher_killed(killed[0], record, placement, logs, oom_kills_before)
+        return _launcher_killed(killed[0], record, placement, logs, memory)
     started = sum(len(group) for group in ends.values())
     if started < placement.world_size and not ends["failed"]:
         return _not_started(placement, started, logs, ended)
@@ -67,7 +104,7 @@ def first_cause(
                 first = _accused(ends[how], placement, logs) or first
             if how == "well":
                 return _deserted(record, placement, first.task, logs, ended)
-            return _task_failed(record, placement, first, logs[first.task], oom_kills_before)
+            return _task_failed(record, placement, first, logs[first.task], memory)
     return _command_failed(logs, ended)
 
 
@@ -138,17 +175,24 @@ def _lost_a_peer(end: _End, log: str) -> bool:
 
 
 def _task_failed(
-    record: RunRecord, placement: Placement, first: _End, log: str, oom_kills_before: int
+    record: RunRecord, placement: Placement, first: _End, log: str, memory: MemoryKills
 ) -> RunFailed:
     who, end = _who(placement, first.task), first.report
     remedy = f"`simgrid-ml runs logs {record.id}` shows what every rank wrote"
-    if end is None:
-        how = "was killed together with the process that watched it"
-    elif end["signal"]:
-        how, better_remedy = _signalled(end["signal"], oom_kills_before)
+    node = _task(placement, first.task).node
+    limit = memory.limit_exceeded_on(node)
+    if end is not None and end["signal"]:
+        how, better_remedy = _signalled(end["signal"], memory, limit)
         remedy = better_remedy or remedy
     else:
-        how = f"exited with code {end['code']}"
+        how = (
+            "was killed together with the process that watched it"
+            if end is None
+            else f"exited with code {end['code']}"
+        )
+        if limit is not None:  # of what a rank starts, such as a loader of data
+            how += f"; {node} ran out of memory (limit {format_bytes(limit)})"
+            remedy = _LESS_MEMORY
     disk = os.statvfs(record.path)
     free = disk.f_bavail * disk.f_frsize
     if free < _FULL_BYTES:
@@ -162,9 +206,9 @@ def _launcher_killed(
     record: RunRecord,
     placement: Placement,
     logs: Mapping[str, str],
-    oom_kills_before: int,
+    memory: MemoryKills,
 ) -> SimgridError:
-    how, remedy = _signalled(first.signal, oom_kills_before)
+    how, remedy = _signalled(first.signal, memory, None)
     if any(task.name == first.name for task in placement.tasks):
         who = f"the process that watched {_who(placement, first.name)}"
         return RunFailed(f"{who} {how}", evidence=tail(logs[first.name]), remedy=remedy)
@@ -172,12 +216,18 @@ def _launcher_killed(
     return LaunchError(f"{first.name} {how}", evidence=evidence, remedy=remedy or "submit again")
 
 
-def _signalled(number: int, oom_kills_before: int) -> tuple[str, str]:
-    """How something ended by a signal, and what to do about it if anything."""
+def _signalled(number: int, memory: MemoryKills, limit: int | None) -> tuple[str, str]:
+    """How something ended by a signal, and what to do about it if anything.
+
+    Args:
+        limit: of its node, if that was exceeded.
+    """
     how = f"was ended by {signal.Signals(number).name}"
     if number != signal.SIGKILL:
         return how, ""
-    if oom_kills() > oom_kills_before:
+    if limit is not None:
+        return f"was killed: out of memory (limit {format_bytes(limit)})", _LESS_MEMORY
+    if memory.on_this_host():
         return (
             f"{how} when the kernel ran out of memory (OOM kill)",
             "use less memory per rank, fewer ranks, or a larger machine",
@@ -202,8 +252,12 @@ def _deserted(
     )
 
 
+def _task(placement: Placement, name: str) -> Task:
+    return next(task for task in placement.tasks if task.name == name)
+
+
 def _who(placement: Placement, name: str) -> str:
-    task = next(task for task in placement.tasks if task.name == name)
+    task = _task(placement, name)
     return f"rank {task.rank} on {task.node}"
 
 

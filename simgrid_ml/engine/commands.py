@@ -73,7 +73,7 @@ class Commands:
             LaunchError: the launcher failed, or some task did not start in time.
             NodeError: a node went away.
         """
-        oom_kills = causes.oom_kills()
+        memory = causes.MemoryKills(self._board.pids())
         processes = self._spawn()
         lost = asyncio.create_task(self._raise_when_node_is_lost())
         reports = asyncio.create_task(self._until_reports_decide())
@@ -100,7 +100,7 @@ class Commands:
                         self._placement,
                         self._logs,
                         ended,
-                        oom_kills,
+                        memory,
                         self._board.killed,
                     )
         finally:

@@ -262,6 +262,7 @@ def _exec(message: Dict[str, Any]) -> NoReturn:
     """In the forked child: become the command, leader of its own session and group."""
     try:
         os.setsid()
+        _go_first()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -283,6 +284,16 @@ def _exec(message: Dict[str, Any]) -> NoReturn:
         os.write(2, f"{message['argv'][0]}: {error.strerror}\n".encode())
         os._exit(126 if error.errno == errno.EACCES else 127)
     os._exit(127)
+
+
+def _go_first() -> None:
+    """Where memory runs out the kernel takes this process before the agent, and so the node."""
+    try:
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, b"500")
+        os.close(score)
+    except OSError:
+        pass
 
 
 def _drain(fd: int) -> None:

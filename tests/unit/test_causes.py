@@ -56,11 +56,13 @@ class Case:
         journal.close()
 
     def first(
-        self, killed: tuple[Killed, ...] = (), oom_kills_before: int = 10**9, **ended: int
+        self,
+        killed: tuple[Killed, ...] = (),
+        memory: causes.MemoryKills | None = None,
+        **ended: int,
     ) -> SimgridError:
-        return causes.first_cause(
-            self.record, self.placement, self.logs, ended, oom_kills_before, killed
-        )
+        memory = memory or causes.MemoryKills({})
+        return causes.first_cause(self.record, self.placement, self.logs, ended, memory, killed)
 
 
 @pytest.fixture
@@ -145,11 +147,77 @@ def test_a_rank_that_left_the_others_waiting_is_named(case: Case) -> None:
     assert found.evidence == "last words of mpirun"
 
 
-def test_a_memory_kill_is_told_as_such_only_if_the_kernel_counted_one(case: Case) -> None:
+def test_a_memory_kill_is_told_as_such_only_if_the_kernel_counted_one(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case.started(0, 1, 2, 3)
     case.ended(2, t=5.0, signal=9)
-    assert "OOM kill" in case.first(oom_kills_before=-1, mpirun=137).cause
+    memory = causes.MemoryKills({})
+    monkeypatch.setattr(causes, "oom_kills", lambda: 10**9)
+    assert "OOM kill" in case.first(memory=memory, mpirun=137).cause
     assert "somebody killed it" in case.first(mpirun=137).cause
+
+
+V1 = {"memory.limit_in_bytes": "536870912\n", "memory.oom_control": "under_oom 0\noom_kill 0\n"}
+V2 = {"memory.max": "536870912\n", "memory.events": "low 0\noom 0\noom_kill 0\n"}
+
+
+@pytest.fixture(params=[V1, V2], ids=["v1", "v2"])
+def node1_of_512_mib(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Folder of node1's control group, in the form of either version; its agent is process 1."""
+    folder = tmp_path / "group"
+    folder.mkdir()
+    for name, text in request.param.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(
+        causes, "group_folder", lambda pid, controller: str(folder) if pid == 1 else None
+    )
+    return folder
+
+
+def count_a_kill(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.write_text(path.read_text().replace("oom_kill 0", "oom_kill 1"))
+
+
+def test_a_rank_that_exceeded_its_nodes_memory_is_told_with_the_limit(
+    case: Case, node1_of_512_mib: Path
+) -> None:
+    case.started(0, 1, 2, 3)
+    case.ended(2, t=5.0, signal=9)
+    memory = causes.MemoryKills({"node0": 2, "node1": 1})
+    assert "somebody killed it" in case.first(memory=memory, mpirun=137).cause
+    count_a_kill(node1_of_512_mib)
+    found = case.first(memory=memory, mpirun=137)
+    assert found.cause == "rank 2 on node1 was killed: out of memory (limit 512 MiB)"
+    assert "larger VM size" in found.remedy
+
+
+def test_a_kill_on_another_node_or_before_the_start_explains_nothing(
+    case: Case, node1_of_512_mib: Path
+) -> None:
+    case.started(0, 1, 2, 3)
+    case.ended(1, t=5.0, signal=9)
+    memory = causes.MemoryKills({"node1": 1})
+    count_a_kill(node1_of_512_mib)
+    assert "out of memory" not in case.first(memory=memory, mpirun=137).cause
+    case.ended(2, t=4.0, signal=9)
+    assert "out of memory" in case.first(memory=memory, mpirun=137).cause
+    assert "out of memory" not in case.first(memory=causes.MemoryKills({"node1": 1})).cause
+
+
+def test_a_rank_that_failed_since_something_it_started_was_killed_for_memory(
+    case: Case, node1_of_512_mib: Path
+) -> None:
+    case.started(0, 1, 2, 3)
+    case.noted(2, t=5.0, code=1)
+    memory = causes.MemoryKills({"node1": 1})
+    count_a_kill(node1_of_512_mib)
+    assert case.first(memory=memory, mpirun=1).cause == (
+        "rank 2 on node1 exited with code 1; node1 ran out of memory (limit 512 MiB)"
+    )
 
 
 def test_ranks_that_never_started_are_a_matter_of_the_launch(case: Case) -> None:
