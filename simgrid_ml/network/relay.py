@@ -41,6 +41,7 @@ __all__ = [
     "ceiling_bits_per_s",
     "queue_bytes",
     "relay",
+    "relay_program",
     "sends_long",
 ]
 
@@ -216,7 +217,7 @@ async def relay(folder: str, plan: RelayPlan, log: str) -> AsyncIterator[Relay]:
     Raises:
         NodeError: the relay did not start.
     """
-    program, argv = _program()
+    program, argv = relay_program()
     path = os.path.join(folder, "relay.sock")
     listening = _listen(path)
     try:
@@ -264,7 +265,7 @@ async def _start(up: Relay, plan: RelayPlan, log: str) -> float:
         ) from error
 
 
-def _program() -> tuple[str, list[str]]:
+def relay_program() -> tuple[str, list[str]]:
     """``c`` and the compiled program, or ``python`` and the other."""
     if os.environ.get(PROGRAMS_VARIABLE) != "python":
         try:
@@ -288,6 +289,7 @@ def _listen(path: str) -> socket.socket:
         raise
     finally:
         os.close(folder)
+    listening.setblocking(False)
     return listening
 
 

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 from simgrid_ml.errors import NodeError
 from simgrid_ml.native import PACKAGE
 from simgrid_ml.network.bridge import Wiring
 
-__all__ = ["can_switch", "switched"]
+__all__ = ["Switch", "can_switch", "switched"]
 
 _PROGRAM = os.path.join(PACKAGE, "network", "bridge.py")
 _PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -25,8 +26,31 @@ def can_switch() -> bool:
     return os.geteuid() == 0
 
 
+class Switch:
+    """A switch that is up."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
+
+    async def set_rate(self, node: str, rate_bytes_per_s: float | None) -> None:
+        """Change the rate of a node's cable, in both directions; None: it has none.
+
+        Raises:
+            NodeError: the kernel refuses it.
+        """
+        async with self._turn:
+            said = await _ask(self._process, {"node": node, "rate": rate_bytes_per_s})
+        if "error" in said:
+            raise NodeError(
+                f"the link of {node} could not be changed",
+                evidence=said["error"],
+                remedy="`simgrid-ml doctor` checks what shaping needs",
+            )
+
+
 @contextlib.asynccontextmanager
-async def switched(wiring: Wiring) -> AsyncIterator[None]:
+async def switched(wiring: Wiring) -> AsyncIterator[Switch]:
     """A switch, and a cable from it to each node, for as long as the block runs.
 
     Raises:
@@ -39,10 +63,9 @@ async def switched(wiring: Wiring) -> AsyncIterator[None]:
         start_new_session=True,
         env={"PATH": _PATH},
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps(wiring._asdict()).encode() + b"\n")
-        said = json.loads(await process.stdout.readline() or '{"error": "it ended at once"}')
+        said = await _ask(process, wiring._asdict())
         if "error" in said:
             raise NodeError(
                 f"the network of {len(wiring.pids)} nodes could not be made",
@@ -50,7 +73,15 @@ async def switched(wiring: Wiring) -> AsyncIterator[None]:
                 remedy="install iproute2; the kernel needs `veth` and `bridge`; "
                 "`simgrid-ml doctor` checks both",
             )
-        yield
+        yield Switch(process)
     finally:
         process.stdin.close()
         await process.wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, question: dict[str, Any]) -> dict[str, Any]:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(question).encode() + b"\n")
+    line = await process.stdout.readline()
+    answer: dict[str, Any] = json.loads(line) if line else {"error": "the switch has ended"}
+    return answer
