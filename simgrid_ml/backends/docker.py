@@ -41,6 +41,28 @@ _JANITOR = os.path.join(PACKAGE, "backends", "janitor.py")
 _GONE_S = 15.0
 _CPU_PERIOD_US = 100_000
 
+_CAPABILITIES = ("NET_ADMIN", "SETGID", "SETUID", "SYS_ADMIN")
+"""For the agent's first milliseconds. It leaves the host's network namespace for one of its own,
+becomes the caller's user and drops all of them, for good, before it listens to anybody. The engine
+would make that namespace as well, in twice the time of everything else that starting takes: 0.19 s
+instead of 0.09 s for one container, 1.8 s instead of 1.0 s for sixteen."""
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/class/net",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""The engine's own list, and the names of the host's interfaces."""
+
 T = TypeVar("T")
 
 
@@ -69,6 +91,8 @@ def our_containers(engine: Engine) -> list[tuple[str, str, str]]:
 
 class DockerBackend:
     """See the module."""
+
+    joins = False
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -163,7 +187,6 @@ class _Containers:
             log=request.log,
             uid=os.getuid(),
             gid=os.getgid(),
-            routed=True,
             interface=INTERFACE,
             addresses=dict(given),
             netmask=NETMASK,
@@ -184,17 +207,20 @@ class _Containers:
         mounts = [
             *image.binds,
             (request.run_dir, request.run_dir, False),
+            *((folder, folder, False) for folder in request.writable),
             (self._tmp(node), "/tmp", False),
         ]
         host: dict[str, Any] = {
             "AutoRemove": True,
+            "CapAdd": list(_CAPABILITIES),
             "CapDrop": ["ALL"],
             "ExtraHosts": [f"{name}:{address}" for name, address in config.addresses.items()],
             "Init": False,
             "IpcMode": "private",
             "LogConfig": {"Type": "none"},
             "Mounts": [_mount(*mount) for mount in mounts],
-            "NetworkMode": "none",
+            "MaskedPaths": list(_MASKED),
+            "NetworkMode": "host",
             "ReadonlyRootfs": True,
             "SecurityOpt": ["no-new-privileges"],
             "ShmSize": capacity.shm_bytes,
@@ -216,7 +242,7 @@ class _Containers:
                 LABELS.NODE: node,
                 LABELS.DIRECTORY: request.run_dir,
             },
-            "User": f"{config.uid}:{config.gid}",
+            "User": "0:0",
             "WorkingDir": "/",
         }
 

@@ -64,11 +64,10 @@ def _serve_alone(config: Config) -> int:
     os.dup2(log, 2)
     os.close(log)
     node = config.nodes[0]
-    have: Tuple[str, ...] = isolation.FULL
+    have = (*isolation.FULL, "network")
+    isolation.unshare_network(tun=config.relay is not None)
     if config.relay:
         _join_relay(config, node)
-    if config.relay or config.routed:
-        have = (*have, "network")
     isolation.drop_privileges(config.uid, config.gid)
     os.umask(0o022)
     nursery, held = os.pipe2(os.O_CLOEXEC)  # nobody starts us but the engine, which ends us itself

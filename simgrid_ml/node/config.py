@@ -24,9 +24,9 @@ class Config:
         shared: a folder in ``/dev/shm`` for nodes without own mounts.
         log: takes what a contained agent has to say before it has a connection.
         uid, gid: whom a contained agent and all it spawns run as.
-        routed: whether the node has a network of its own that is made from outside.
-        relay: socket of the relay that connects the nodes; None: it does not.
-        interface, addresses, netmask, mtu: of the nodes' ends of the relay.
+        relay: socket of the relay that connects the nodes; None: somebody else does, or they share
+            the host's loopback.
+        interface, addresses, netmask, mtu: of the nodes' ends of the network.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class Config:
         log: str = "",
         uid: int = 0,
         gid: int = 0,
-        routed: bool = False,
         relay: Optional[str] = None,
         interface: str = "eth0",
         addresses: Optional[Dict[str, str]] = None,
@@ -59,7 +58,6 @@ class Config:
         self.log = log
         self.uid = uid
         self.gid = gid
-        self.routed = routed
         self.relay = relay
         self.interface = interface
         self.addresses = addresses or {}
