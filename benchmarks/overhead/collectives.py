@@ -11,7 +11,7 @@ from benchmarks.overhead.jobs import Bench, Ran
 from benchmarks.stats import Result, Target, bus_bandwidth, interleaved
 from simgrid_ml import wire
 
-__all__ = ["settings", "transports"]
+__all__ = ["medians", "settings", "size_text", "transports"]
 
 _SIZES = (8, 1024, 65536, 2**20, 2**22, 2**24)
 _BUDGET_S = "0.4"
@@ -32,18 +32,18 @@ def transports(bench: Bench, pairs: int) -> Iterator[Result]:
     for what, nodes, per_node, bare in (("sm", 1, 2, shared), ("tcp", 2, 1, tcp)):
 
         def ours(nodes: int = nodes, per_node: int = per_node) -> dict[int, float]:
-            return _medians(
+            return medians(
                 bench.on_nodes("allreduce.py", _BUDGET_S, *sizes, nodes=nodes, per_node=per_node)
             )
 
         def theirs(bare: dict[str, str] = bare) -> dict[int, float]:
-            return _medians(bench.bare("allreduce.py", _BUDGET_S, *sizes, ranks=2, settings=bare))
+            return medians(bench.bare("allreduce.py", _BUDGET_S, *sizes, ranks=2, settings=bare))
 
         taken = interleaved(ours, theirs, pairs)
         for size in _SIZES:
             ratios = [b[size] / a[size] for a, b in taken]
             yield Result(
-                f"allreduce {what} {_text(size)}: bus bandwidth, share of bare",
+                f"allreduce {what} {size_text(size)}: bus bandwidth, share of bare",
                 "",
                 ratios,
                 Target(0.99, at_most=False),
@@ -65,7 +65,7 @@ def settings(bench: Bench, repetitions: int) -> Iterator[Result]:
         order = list(_ONE_OFF) if number % 2 == 0 else list(reversed(_ONE_OFF))
         for what in order:
             ran = bench.on_nodes("allreduce.py", "2.0", "8", nodes=4, variables=_ONE_OFF[what])
-            times[what].append(_medians(ran)[8] * 1e6)
+            times[what].append(medians(ran)[8] * 1e6)
             inits[what].append(_said(ran)["init_s"])
     for what in _ONE_OFF:
         target = Target(60) if what == "as set" else None
@@ -86,11 +86,13 @@ def _said(ran: Ran) -> Any:
     return json.loads(next(line for line in ran.lines if line.startswith("{")))
 
 
-def _medians(ran: Ran) -> dict[int, float]:
+def medians(ran: Ran) -> dict[int, float]:
+    """Seconds by size in bytes, of a run of ``programs/allreduce.py``."""
     return {int(size): statistics.median(times) for size, times in _said(ran)["times_s"].items()}
 
 
-def _text(size: int) -> str:
+def size_text(size: int) -> str:
+    """``1 MiB`` of 2**20."""
     for unit, scale in (("MiB", 2**20), ("KiB", 2**10)):
         if size >= scale:
             return f"{size // scale} {unit}"

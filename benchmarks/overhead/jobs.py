@@ -49,7 +49,9 @@ class Bench:
         per_node: int = 1,
         variables: Mapping[str, str] | None = None,
         command: tuple[str, ...] | None = None,
+        cluster: Mapping[str, Any] | None = None,
     ) -> RunRecord:
+        """Start a program as an MPI job; ``cluster``: fields of its ``ClusterSpec``."""
         job = JobSpec(
             source=PROGRAMS,
             entry_script=program,
@@ -59,8 +61,8 @@ class Bench:
             environment=self.spec,
             variables=dict(variables or {}),
         )
-        cluster = ClusterSpec(name="bench", max_nodes=64)
-        return submit(job, cluster, store=self.store, experiment="overhead")
+        on = ClusterSpec(**{"name": "bench", "max_nodes": 64, **(cluster or {})})
+        return submit(job, on, store=self.store, experiment="benchmark")
 
     def on_nodes(self, program: str | None, *arguments: str, **how: Any) -> Ran:
         """Run to the end.

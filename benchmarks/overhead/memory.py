@@ -71,7 +71,7 @@ def _processes(record: RunRecord) -> dict[str, list[dict[str, int]]]:
                 words = stream.read().split(b"\0")
             if b"simgrid_ml.engine.supervisor" in words and run_dir in words:
                 kind = "supervisor"
-            elif socket in words:
+            elif any(socket in word for word in words):
                 kind = "agent"
             elif run_dir in words and b"mpirun" not in words[0]:
                 kind = "wrapper"

@@ -1,0 +1,1 @@
+"""What nodes in containers cost over plain ``docker run``, the host's loopback, and processes."""
