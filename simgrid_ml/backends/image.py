@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["NodeImage"]
 
@@ -19,6 +20,9 @@ class NodeImage:
         binds: (path on the host, path in the node, read-only).
         substituted_for: the image that was asked for, if this is another one.
         notes: what a user should know, one sentence each.
+        path: the image's own PATH, where its own programs run the job; else "".
+        variables: what else the image sets for everything that runs in it.
+        mpirun: the image's own Open MPI, if it has one.
     """
 
     name: str
@@ -28,3 +32,6 @@ class NodeImage:
     binds: tuple[tuple[str, str, bool], ...] = ()
     substituted_for: str | None = None
     notes: tuple[str, ...] = ()
+    path: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    mpirun: str | None = None
