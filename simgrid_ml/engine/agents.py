@@ -17,9 +17,13 @@ from typing import Any, NamedTuple
 from simgrid_ml.errors import NodeError
 from simgrid_ml.node.protocol import address, encode
 
-__all__ = ["Killed", "Process", "Switchboard"]
+__all__ = ["Killed", "Process", "Switchboard", "not_answering"]
 
 _LINE_LIMIT = 16 * 2**20  # a spawn message carries a whole environment
+_PING_S = 2.5
+_PINGS_LOST = 4
+_SILENCE_S = _PING_S * _PINGS_LOST
+"""An agent that says nothing for so long, though asked, is taken for lost."""
 
 
 class Process:
@@ -97,10 +101,13 @@ class Switchboard:
         self._arrived = asyncio.Condition()
         self._dismissed = False
         self._conversations: set[asyncio.Task[None]] = set()
+        self._unanswered: dict[str, int] = {}  # pings, by node
         self.killed: list[Killed] = []
         """What was spawned under a name and ended by a signal, in order."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves with the name of the first node whose agent went away unasked."""
+        self.silent: set[str] = set()
+        """Nodes that are lost since their agents did not answer."""
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Switchboard]:
@@ -111,9 +118,11 @@ class Switchboard:
                 os.unlink(self._path)
             server = await asyncio.start_unix_server(self._serve, name, limit=_LINE_LIMIT)
             os.chmod(self._path, 0o600)
+            pings = asyncio.create_task(self._ping())
             try:
                 yield self
             finally:
+                pings.cancel()
                 server.close()
                 self.dismiss()
                 for conversation in list(self._conversations):
@@ -197,6 +206,20 @@ class Switchboard:
             process.lose(_gone(node))
         return process
 
+    async def _ping(self) -> None:
+        """Drop the agents that answer no more: of a paused node the connection stays open.
+
+        Counts questions, not time, so that it blames nobody if this process was stopped itself.
+        """
+        while True:
+            for node, writer in list(self._agents.items()):
+                if self._unanswered[node] >= _PINGS_LOST:
+                    self.silent.add(node)
+                    writer.transport.abort()
+                elif self.tell(node, op="ping"):
+                    self._unanswered[node] += 1
+            await asyncio.sleep(_PING_S)
+
     def tell(self, node: str, **message: Any) -> bool:
         writer = self._agents.get(node)
         if writer is None or writer.is_closing():
@@ -231,6 +254,7 @@ class Switchboard:
             return  # an impostor: an agent says hello once
         hello["pid"] = _peer(writer)
         self._agents[node] = writer
+        self._unanswered[node] = 0
         if self._dismissed:  # it was still starting when the others were told
             self.tell(node, op="bye")
         async with self._arrived:
@@ -239,6 +263,7 @@ class Switchboard:
         try:
             while line := await reader.readline():
                 event = json.loads(line)
+                self._unanswered[node] = 0
                 if event["op"] == "spawned":
                     self._processes[event["id"]].pid = event["pid"]
                 elif event["op"] == "exited":
@@ -250,7 +275,7 @@ class Switchboard:
             for number, process in list(self._processes.items()):
                 if process.node == node:
                     del self._processes[number]
-                    process.lose(_gone(node))
+                    process.lose(not_answering(node) if node in self.silent else _gone(node))
             if not self._dismissed and not self.lost.done():
                 self.lost.set_result(node)
 
@@ -304,6 +329,15 @@ def _peer(writer: asyncio.StreamWriter) -> int:
     )
     pid: int = struct.unpack("3i", credentials)[0]
     return pid
+
+
+def not_answering(node: str) -> NodeError:
+    """Why a node is lost whose connection is still open."""
+    return NodeError(
+        f"{node} has not answered for {_SILENCE_S:g} s: it is paused or hangs",
+        remedy="do not pause nodes for so long; if nobody did, the host is overloaded: use fewer "
+        "ranks or nodes",
+    )
 
 
 def _gone(node: str) -> NodeError:

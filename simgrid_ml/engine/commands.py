@@ -16,7 +16,7 @@ from typing import Any
 
 from simgrid_ml import wire
 from simgrid_ml.engine import causes
-from simgrid_ml.engine.agents import Process, Switchboard
+from simgrid_ml.engine.agents import Process, Switchboard, not_answering
 from simgrid_ml.engine.reports import TaskReport
 from simgrid_ml.errors import LaunchError, NodeError
 from simgrid_ml.launch.plan import LaunchPlan
@@ -125,6 +125,8 @@ class Commands:
     async def _raise_when_node_is_lost(self) -> None:
         node = await asyncio.shield(self._board.lost)
         self._log("node-lost", node=node)
+        if node in self._board.silent:
+            raise not_answering(node)
         raise NodeError(
             f"{node} went away while its ranks were running: its agent was killed or crashed",
             evidence=tail(self._board.log_of(node), 5),

@@ -230,6 +230,9 @@ class Agent:
         self.commands[pid] = message["id"]
         self.connection.send(op="spawned", id=message["id"], pid=pid)
 
+    def on_ping(self, message: Dict[str, Any]) -> None:
+        self.connection.send(op="pong")
+
     def on_signal(self, message: Dict[str, Any]) -> None:
         for pid, command in self.commands.items():
             if command == message["id"]:

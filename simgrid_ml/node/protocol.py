@@ -10,6 +10,8 @@ spawn      supervisor → agent      id, argv, env, cwd, stdin, stdout, stderr (
 signal     supervisor → agent      id, signal: to the process group of a spawned command
 spawned    agent → supervisor      id, pid inside the node
 exited     agent → supervisor      id, code (negative: by that signal)
+ping       supervisor → agent      answered by pong, unless the node is paused or hangs
+pong       agent → supervisor
 bye        supervisor → agent      end everything in the node, then yourself
 rsh        client → supervisor     node, argv; answered by ``{"code": …}``
 exec       client → supervisor     node, argv, stdin, stdout, stderr; answered by ``{"code": …}``
