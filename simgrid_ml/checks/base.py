@@ -11,7 +11,7 @@ from simgrid_ml import wire
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 
-__all__ = ["Check", "Finding", "Verdict", "run_checks", "worst"]
+__all__ = ["Check", "Finding", "Stamp", "Verdict", "run_checks", "worst"]
 
 
 class Verdict(str, Enum):
@@ -25,17 +25,32 @@ class Verdict(str, Enum):
 _ORDER = (Verdict.PASS, Verdict.UNKNOWN, Verdict.FAIL)
 
 
+class Stamp(str, Enum):
+    """What the timings of a run are worth; see ``checks.fidelity``."""
+
+    VALID = "valid"
+    DEGRADED = "degraded"
+    INVALID = "invalid"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One statement of one check, with what it rests on."""
+    """One statement of one check, with what it rests on.
+
+    ``stamp`` comes with the one finding that judges the run's timings; it is no verdict: a run
+    whose timings mean nothing can be a success.
+    """
 
     check: str
     verdict: Verdict
     message: str
     evidence: str = ""
+    stamp: Stamp | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "verdict": self.verdict.value}
+        told = {**vars(self), "verdict": self.verdict.value}
+        del told["stamp"]
+        return told if self.stamp is None else {**told, "stamp": self.stamp.value}
 
 
 class Check(Protocol):

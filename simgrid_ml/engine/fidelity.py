@@ -1,18 +1,29 @@
-"""Did the host deliver what was emulated? Measured before the ranks start, and while they run."""
+"""Did the host deliver what was emulated? Measured before the ranks start, and while they run.
+
+``checks.fidelity`` judges what this writes to ``fidelity.json``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
+from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine.agents import Switchboard
+from simgrid_ml.engine.sampling import Sampler
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.capacity import Capacity
-from simgrid_ml.spec.links import Links
+from simgrid_ml.spec.links import Links, resolved
 from simgrid_ml.spec.placement import Placement
 
-__all__ = ["Fidelity"]
+__all__ = ["Fidelity", "pause_s"]
+
+_PERIOD_S = 1.0
+_SHARE_OF_CPU = 0.005
 
 
 class Fidelity:
@@ -40,6 +51,8 @@ class Fidelity:
         self._capacity = capacity
         self._links = links
         self._log = log
+        self._measured: list[dict[str, Any]] = []
+        self._agents: dict[str, int] = {}
 
     async def probe(self, board: Switchboard) -> None:
         """Measure what the links really do.
@@ -47,8 +60,52 @@ class Fidelity:
         Raises:
             NodeError: they do not do what was asked.
         """
+        seen = board.pids()
+        self._agents = {node: seen.get(node, 0) for node in self._placement.nodes}
+        if self._links is None:
+            return
+        from simgrid_ml.engine.probing import measure_links  # only some runs need it
+
+        links = resolved(self._links, self._placement.nodes, self._capacity.nic_bytes_per_s)
+        self._measured = await measure_links(board, self._record, self._nodes, links)
+        self._log("links-probed", links=self._measured)
 
     @contextlib.asynccontextmanager
     async def sampling(self) -> AsyncIterator[None]:
-        """Sample the host and the nodes until the block is left."""
-        yield
+        """Sample the host and the nodes until the block is left; then write what was seen."""
+        tasks = {task.name: task.node for task in self._placement.tasks}
+        sampler = Sampler(tasks, self._agents)
+        stop = asyncio.Event()
+        looking = asyncio.create_task(_look(sampler, stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await looking
+            # A full disk is told by whoever has something to say that matters more.
+            with contextlib.suppress(OSError):
+                document = {"links": self._measured, **sampler.summary()}
+                write_json(self._record.file(wire.FIDELITY), document)
+
+
+async def _look(sampler: Sampler, stop: asyncio.Event) -> None:
+    """In a thread, since a host with thousands of processes takes long to read."""
+    number = 0
+    while True:
+        last = stop.is_set()
+        cost_s = await asyncio.to_thread(sampler.look)
+        if last:
+            return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause_s(number, cost_s))
+        number += 1
+
+
+def pause_s(number: int, cost_s: float) -> float:
+    """Seconds until the next look: soon at first, as short runs exist; never so often that
+    looking costs more than half a per cent of a core.
+
+    >>> pause_s(0, 0.0005), pause_s(100, 0.0005), pause_s(100, 0.02)
+    (0.1, 1.0, 4.0)
+    """
+    return max(min(_PERIOD_S, 0.1 * (number + 1)), cost_s / _SHARE_OF_CPU)

@@ -1,0 +1,311 @@
+"""What the ranks were given of the host while they ran, from counters that the kernel keeps.
+
+Only differences between two looks count, so a look costs some milliseconds and keeps nothing. All
+of it is read from ``/proc`` and the control groups themselves: psutil would take 60 ms to import
+and has neither run-queue delays nor throttling.
+
+How busy the cores are says nothing here: ranks of MPI poll, so they are always busy.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from simgrid_ml import wire
+from simgrid_ml.checks.fidelity import LIMITS
+from simgrid_ml.engine import cgroups
+
+__all__ = ["Course", "Sampler"]
+
+_INTERVAL_S = 0.5
+_MOST_EVENTS = 50
+_TRIES = 4
+"""So often a new process is asked whether it is a rank: it may not have become one yet."""
+
+
+class Course:
+    """How a counter grew: its mean growth per second, its worst half second, when it was too much.
+
+    Args:
+        time_s, value: when it was read first, and what it said.
+        degraded, invalid: from which growth per second on it is an event; and counts as time
+            ``above``.
+    """
+
+    def __init__(self, time_s: float, value: float, degraded: float, invalid: float | None) -> None:
+        self._first = self._closed = self._last = (time_s, value)
+        self._degraded = degraded
+        self._above = degraded if invalid is None else invalid
+        self.worst = 0.0
+        self.above_s = 0.0
+        self.events: list[tuple[float, float, float]] = []
+        """From, to, worst value: stretches of at least ``degraded``."""
+
+    def see(self, time_s: float, value: float) -> None:
+        """The counter once more."""
+        self._last = (time_s, value)
+        if time_s - self._closed[0] >= _INTERVAL_S:
+            self._close()
+
+    def to_json(self) -> dict[str, float]:
+        """``mean`` and ``worst`` per second; ``window_s``; ``above_s`` of it."""
+        if self._closed == self._first and self._last != self._first:
+            self._close()  # all there was is shorter than an interval
+        return {
+            "mean": round(_growth(self._first, self._last), 6),
+            "worst": round(self.worst, 6),
+            "window_s": round(self.window_s, 3),
+            "above_s": round(self.above_s, 3),
+        }
+
+    @property
+    def window_s(self) -> float:
+        return self._last[0] - self._first[0]
+
+    def _close(self) -> None:
+        begin, end = self._closed[0], self._last[0]
+        value = _growth(self._closed, self._last)
+        self._closed = self._last
+        self.worst = max(self.worst, value)
+        if value >= self._above:
+            self.above_s += end - begin
+        if value < self._degraded:
+            return
+        if self.events and self.events[-1][1] == begin:
+            since, _, worst = self.events.pop()
+            begin, value = since, max(worst, value)
+        self.events.append((begin, end, value))
+
+
+def _growth(before: tuple[float, float], after: tuple[float, float]) -> float:
+    passed = after[0] - before[0]
+    return max(0.0, (after[1] - before[1]) / passed) if passed > 0 else 0.0
+
+
+class _Process(NamedTuple):
+    parent: int
+    name: bytes
+    born: int
+    cpu_s: float  # with that of the children it has waited for
+
+
+class Sampler:
+    """Looks at the host and at one run's processes.
+
+    Args:
+        tasks: the node of each task.
+        agents: process id of each node's agent as this process sees it; 0: it cannot.
+        root: the run's supervisor, whose descendants all belong to the run.
+        proc: where ``/proc`` is.
+        now: a clock in seconds.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, str],
+        agents: Mapping[str, int],
+        *,
+        root: int | None = None,
+        proc: str = "/proc",
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tasks = tasks
+        self._agents = agents
+        self._root = os.getpid() if root is None else root
+        self._proc = proc
+        self._now = now
+        self._mounts = cgroups.mounts(proc)
+        self._courses: dict[tuple[str, str], Course] = {}
+        self._groups: dict[str, set[str]] = {node: set() for node in tasks.values()}
+        self._known: dict[tuple[int, int, bytes], tuple[int, str | None]] = {}
+        self._ranks: dict[str, int] = {}
+        self._begun: float | None = None
+        self._begun_at = time.time()
+        self._hidden = any(pid <= 0 for pid in agents.values())
+        self.looks = 0
+        self.cost_s = 0.0
+
+    def look(self) -> float:
+        """Read all counters; returns what that cost, in seconds of CPU time."""
+        begun = time.thread_time()
+        moment = self._now()
+        if self._begun is None:
+            self._begun = moment
+        processes = self._processes()
+        ours = self._ours(processes)
+        self._look_at_host(moment, (processes[pid].cpu_s for pid in ours))
+        self._find_ranks(processes, ours)
+        for task, pid in self._ranks.items():
+            self._look_at_rank(moment, task, pid, processes)
+        self._look_at_groups(moment, processes)
+        cost = time.thread_time() - begun
+        self.looks += 1
+        self.cost_s += cost
+        return cost
+
+    def summary(self) -> dict[str, Any]:
+        """What was seen, as ``fidelity.json`` has it."""
+        host: dict[str, Any] = {"cores": self._cores(), "looks": self.looks}
+        host["looking_cpu_s"] = round(self.cost_s, 4)
+        nodes: dict[str, dict[str, Any]] = {node: {} for node in self._groups}
+        ranks: dict[str, dict[str, Any]] = {}
+        events = []
+        for (what, where), course in self._courses.items():
+            told = course.to_json()
+            places = self._told_in(where, host, nodes, ranks)
+            for place in places:
+                if what not in place or place[what]["mean"] < told["mean"]:
+                    place[what] = told
+            for since, until, worst in course.events:
+                label = where or "the host"
+                told_of = {"what": what, "where": label, "worst": round(worst, 4)}
+                offset = self._begun or 0.0
+                times = {"from_s": round(since - offset, 2), "to_s": round(until - offset, 2)}
+                events.append({**told_of, **times})
+        events.sort(key=lambda event: (event["from_s"], event["what"]))
+        unseen = ["who else used the cores: the nodes' processes are elsewhere"] * self._hidden
+        return {
+            "begun": self._begun_at,
+            "host": host,
+            "nodes": nodes,
+            "ranks": ranks,
+            "events": events[:_MOST_EVENTS],
+            "unseen": unseen,
+        }
+
+    # -- looking -----------------------------------------------------------------------------
+    def _see(self, what: str, where: str, moment: float, value: float) -> None:
+        key = (what, where)
+        if key in self._courses:
+            self._courses[key].see(moment, value)
+        else:
+            limit = LIMITS[what]
+            self._courses[key] = Course(moment, value, limit.degraded, limit.invalid)
+
+    def _look_at_host(self, moment: float, ours_s: Iterable[float]) -> None:
+        ticks = [int(word) for word in self._text("stat").partition("\n")[0].split()[1:9]]
+        hertz, cores = os.sysconf("SC_CLK_TCK"), self._cores()
+        if len(ticks) == 8 and cores:
+            # Interrupts are left out: the kernel adds most of their time to whom they meet.
+            busy_s = (ticks[0] + ticks[1] + ticks[2]) / hertz
+            if not self._hidden:
+                self._see("foreign", "", moment, (busy_s - sum(ours_s)) / cores)
+            self._see("steal", "", moment, ticks[7] / hertz / cores)
+        stalled = cgroups.memory_stall_s(os.path.join(self._proc, "pressure", "memory"))
+        if stalled is not None:
+            self._see("stalled", "", moment, stalled)
+        pages = [
+            int(line.partition(" ")[2])
+            for line in self._text("vmstat").splitlines()
+            if line.startswith(("pswpin ", "pswpout "))
+        ]
+        self._see("swapped", "", moment, sum(pages) * os.sysconf("SC_PAGE_SIZE"))
+
+    def _look_at_rank(
+        self, moment: float, task: str, pid: int, processes: Mapping[int, _Process]
+    ) -> None:
+        words = self._text(str(pid), "schedstat").split() if pid in processes else []
+        if len(words) == 3:
+            self._see("waiting", task, moment, int(words[1]) / 1e9)
+
+    def _look_at_groups(self, moment: float, processes: Mapping[int, _Process]) -> None:
+        members = [(node, pid) for node, pid in self._agents.items() if pid in processes]
+        members += [
+            (self._tasks[task], pid) for task, pid in self._ranks.items() if pid in processes
+        ]
+        seen: set[str] = set()
+        for node, pid in members:
+            cpu = cgroups.folders("cpu", pid, self._mounts, self._proc)
+            memory = cgroups.folders("memory", pid, self._mounts, self._proc)
+            self._groups[node].update(cpu, memory)
+            for folder in cpu:
+                if f"cpu {folder}" not in seen:
+                    seen.add(f"cpu {folder}")
+                    quota = cgroups.bandwidth(folder)
+                    if quota is not None:
+                        self._see("throttled", folder, moment, quota.stopped_s)
+            for folder in memory:
+                if f"memory {folder}" not in seen:
+                    seen.add(f"memory {folder}")
+                    hits = cgroups.limit_hits(folder)
+                    if hits is not None:
+                        self._see("limited", folder, moment, hits)
+                    stalled = cgroups.memory_stall_s(os.path.join(folder, "memory.pressure"))
+                    if stalled is not None:
+                        self._see("stalled", folder, moment, stalled)
+
+    # -- processes ---------------------------------------------------------------------------
+    def _processes(self) -> dict[int, _Process]:
+        found = {}
+        hertz = os.sysconf("SC_CLK_TCK")
+        for entry in os.listdir(self._proc):
+            if not entry.isdigit():
+                continue
+            try:
+                with open(f"{self._proc}/{entry}/stat", "rb") as stream:
+                    before, _, after = stream.read().rpartition(b")")
+            except OSError:
+                continue  # it has ended
+            fields = after.split()
+            cpu_s = sum(map(int, fields[11:15])) / hertz
+            name = before.partition(b"(")[2]
+            found[int(entry)] = _Process(int(fields[1]), name, int(fields[19]), cpu_s)
+        return found
+
+    def _ours(self, processes: Mapping[int, _Process]) -> set[int]:
+        children: dict[int, list[int]] = {}
+        for pid, process in processes.items():
+            children.setdefault(process.parent, []).append(pid)
+        ours: set[int] = set()
+        todo = [pid for pid in (self._root, *self._agents.values()) if pid in processes]
+        while todo:
+            pid = todo.pop()
+            if pid not in ours:
+                ours.add(pid)
+                todo += children.get(pid, [])
+        return ours
+
+    def _find_ranks(self, processes: Mapping[int, _Process], ours: set[int]) -> None:
+        """Ranks are known by a variable, as each node counts its processes from 1."""
+        for pid in sorted(ours, key=lambda pid: processes[pid].born):
+            process = processes[pid]
+            key = (pid, process.born, process.name)
+            tries, task = self._known.get(key, (0, None))
+            if task is None and tries < _TRIES:
+                self._known[key] = (tries + 1, task := self._task_of(pid))
+            if task is not None and task in self._tasks and self._ranks.get(task) not in ours:
+                self._ranks[task] = pid
+
+    def _task_of(self, pid: int) -> str | None:
+        wanted = f"{wire.TASK_VARIABLE}="
+        for variable in self._text(str(pid), "environ").split("\0"):
+            if variable.startswith(wanted):
+                return variable[len(wanted) :]
+        return None
+
+    # -- small things ------------------------------------------------------------------------
+    def _told_in(
+        self,
+        where: str,
+        host: dict[str, Any],
+        nodes: dict[str, dict[str, Any]],
+        ranks: dict[str, dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        if not where:
+            return [host]
+        if where in self._tasks:
+            return [ranks.setdefault(where, {})]
+        return [nodes[node] for node, groups in self._groups.items() if where in groups]
+
+    def _cores(self) -> int:
+        return sum(line.startswith("cpu") for line in self._text("stat").splitlines()) - 1
+
+    def _text(self, *path: str) -> str:
+        try:
+            with open(os.path.join(self._proc, *path), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return ""
