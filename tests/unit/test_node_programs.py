@@ -234,10 +234,15 @@ def test_programs_do_not_inherit_an_ignored_broken_pipe(task: Task) -> None:
 
 # -- rsh -----------------------------------------------------------------------------------
 class Supervisor:
-    """Answers one request on the control socket of a run directory."""
+    """Answers one request on the control socket of a run directory.
 
-    def __init__(self, run_dir: Path, answer: bytes) -> None:
+    Args:
+        carries_out: runs the command of the request as an agent does, and answers with its code.
+    """
+
+    def __init__(self, run_dir: Path, answer: bytes, *, carries_out: bool = False) -> None:
         self.run_dir = run_dir
+        self.carries_out = carries_out
         self.requests: list[Any] = []
         folder = os.open(run_dir, os.O_RDONLY)
         self._server = socket.socket(socket.AF_UNIX)
@@ -251,17 +256,47 @@ class Supervisor:
         connection, _ = self._server.accept()
         with connection, connection.makefile("rb") as stream:
             self.requests.append(json.loads(stream.readline()))
-            connection.sendall(answer)
+            if self.carries_out:
+                code = carry_out(self.requests[0]).wait(30)
+                connection.sendall(b'{"code": %d}\n' % code)
+            else:
+                connection.sendall(answer)
 
-    def ask(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        environment = {"SIMGRID_ML_RUN_DIR": str(self.run_dir)}
+    def ask(
+        self, command: list[str], typed: str | None = None, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {"SIMGRID_ML_RUN_DIR": str(self.run_dir), **variables}
         try:
             return subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=30, check=False
+                command,
+                env=environment,
+                input=typed,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
             )
         finally:
             self._thread.join(30)
             self._server.close()
+
+
+def carry_out(request: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """The command of an ``exec`` request, its streams opened in the order in which agents do."""
+    with (
+        open(request.get("stdin", os.devnull), "rb") as stdin,
+        open(request["stdout"], "ab") as stdout,
+        open(request["stderr"], "ab") as stderr,
+    ):
+        return subprocess.Popen(request["argv"], stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+@pytest.fixture
+def carried_out(tmp_path: Path) -> Supervisor:
+    run_dir = tmp_path / "run with 'quotes'\n"
+    (run_dir / "tmp").mkdir(parents=True)
+    (run_dir / "tmp" / "nodes").write_text("10.1.0.1 node0\n10.1.0.2 node1\n10.1.0.12 node11\n")
+    return Supervisor(run_dir, b"", carries_out=True)
 
 
 @pytest.mark.parametrize("depth", ["", "a long folder name/" * 12])
@@ -273,7 +308,7 @@ def test_rsh_asks_the_supervisor_to_run_the_command_through_a_shell(
     supervisor = Supervisor(run_dir, b'{"code": 7}\n')
     words = ["-x", "node3", "export A='1 2' ;", 'prted "x" \\ é\t', "-n", "--y"]
     assert supervisor.ask([*program("rsh"), *words]).returncode == 7
-    command = "export A='1 2' ; prted \"x\" \\ é\t --y"
+    command = "export A='1 2' ; prted \"x\" \\ é\t -n --y"
     expected = {"op": "rsh", "node": "node3", "argv": ["/bin/sh", "-c", command]}
     assert supervisor.requests == [expected]
 
@@ -298,3 +333,87 @@ def test_rsh_fails_where_no_supervisor_is(tmp_path: Path, program: Program) -> N
     )
     assert done.returncode == 255
     assert "cannot reach the supervisor" in done.stderr
+
+
+def test_ssh_carries_the_streams_and_the_code_of_the_command(
+    carried_out: Supervisor, program: Program
+) -> None:
+    command = "read first; echo out $first; echo err >&2; cat; exit 3"
+    done = carried_out.ask([*program("rsh"), "--ssh", "node1", command], "one\ntwo\n")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out one\ntwo\n", "err\n")
+    assert carried_out.requests[0]["op"] == "exec"
+    assert os.listdir(carried_out.run_dir / "tmp") == ["nodes"], "the pipes are gone"
+
+
+def test_ssh_carries_more_than_a_pipe_holds_both_ways(
+    carried_out: Supervisor, program: Program
+) -> None:
+    typed = "0123456789abcdef" * 50_000
+    done = carried_out.ask([*program("rsh"), "--ssh", "node1", "cat"], typed)
+    assert (done.returncode, done.stdout == typed) == (0, True)
+
+
+def test_ssh_ends_with_a_command_that_does_not_read_its_input(
+    carried_out: Supervisor, program: Program
+) -> None:
+    done = carried_out.ask([*program("rsh"), "--ssh", "node1", "exec <&-; echo bye"], "x" * 500_000)
+    assert (done.returncode, done.stdout) == (0, "bye\n")
+
+
+def test_ssh_does_not_wait_for_what_a_command_leaves_running(
+    carried_out: Supervisor, program: Program
+) -> None:
+    done = carried_out.ask([*program("rsh"), "--ssh", "node1", "sleep 20 & echo $!"])
+    os.kill(int(done.stdout), signal.SIGKILL)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "node", "command", "reads"),
+    [
+        (["node1", "echo", "a  b", "-n"], "node1", "echo a  b -n", True),
+        (["-o", "A=b", "-oC=d", "node1", "-p", "22", "-i", "key", "id"], "node1", "id", True),
+        (["-nqx", "-tt", "me@node1", "-l", "me", "-4", "id"], "node1", "id", False),
+        (["node1", "-o", "ConnectTimeout=10", "--", "-x"], "node1", "-x", True),
+        (["10.1.0.2", "id"], "node1", "id", True),
+        (["10.1.0.1", "id"], "node0", "id", True),
+        (["localhost", "id"], "node7", "id", True),
+        (["127.0.0.1", "id"], "node7", "id", True),
+        (["elsewhere", "id"], "elsewhere", "id", True),
+        (["node1"], "node1", None, True),
+    ],
+)
+def test_ssh_reads_its_options_as_ssh_does(
+    carried_out: Supervisor,
+    program: Program,
+    words: list[str],
+    node: str,
+    command: str | None,
+    reads: bool,
+) -> None:
+    carried_out.ask([*program("rsh"), "--ssh", *words], "", SIMGRID_ML_NODE="node7")
+    (request,) = carried_out.requests
+    shell = ["/bin/sh"] if command is None else ["/bin/sh", "-c", command]
+    assert (request["node"], request["argv"], "stdin" in request) == (node, shell, reads)
+
+
+def test_ssh_without_a_host_says_how_it_is_used(tmp_path: Path, program: Program) -> None:
+    done = subprocess.run(
+        [*program("rsh"), "--ssh", "-p", "22"],
+        env={"SIMGRID_ML_RUN_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.split()[:2]) == (255, ["usage:", "ssh"])
+
+
+def test_ssh_outside_of_a_run_says_so(program: Program) -> None:
+    done = subprocess.run(
+        [*program("rsh"), "--ssh", "node1", "true"],
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "not set" in done.stderr) == (255, True)
