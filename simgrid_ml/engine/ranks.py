@@ -1,4 +1,8 @@
-"""What the ranks of a run find: their environment, their folder, and ``launch.json``."""
+"""What the ranks of a run find: their environment, their folder, and ``launch.json``.
+
+A job may start ranks itself, by ``mpirun`` or ``horovodrun`` in its script. What these find on PATH
+and in the environment is set up here so that neither needs an option that names this emulation.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,25 @@ from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine import snapshot
 from simgrid_ml.errors import SpecError
-from simgrid_ml.launch import dialect
+from simgrid_ml.launch import dialect, mpi
 from simgrid_ml.launch.plan import LaunchPlan, Tools
 from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
-from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
 
 RSH = "simgrid-ml-rsh"
+_PROGRAMS = "bin"
+"""Folder in TMP, first on every node's PATH: the clients that stand in for ssh, and horovodrun."""
+
 _INHERITED = ("HOME", "LANG", "LANGUAGE", "LOGNAME", "SHELL", "TERM", "TZ", "USER")
 """What ranks see of the host's environment, besides ``LC_*``; nothing else leaks into them."""
 
+_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE", "NCCL_SOCKET_IFNAME")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -41,12 +49,41 @@ def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, head:
     os.makedirs(python, exist_ok=True)
     os.symlink(head.package, os.path.join(python, "simgrid_ml"))
     os.symlink(os.path.join(head.package, "shim", "azureml"), os.path.join(python, "azureml"))
-    rsh = record.file(wire.TMP, RSH)
-    with open(rsh, "w") as stream:
-        # Open MPI splits its ssh agent at spaces and the paths may have some, so it is given a
-        # bare name that is found on PATH.
-        stream.write(f'#!/bin/sh\nexec {shlex.join(head.rsh_command)} "$@"\n')
-    os.chmod(rsh, 0o755)
+    # Open MPI splits its ssh agent at spaces and the paths may have some, so it is given a bare
+    # name that is found on PATH.
+    _write_program(record, RSH, f'exec {shlex.join(head.rsh_command)} "$@"\n')
+    _write_program(record, "ssh", f'exec {shlex.join(head.rsh_command)} --ssh "$@"\n')
+
+
+def _write_program(record: RunRecord, name: str, lines: str) -> None:
+    os.makedirs(record.file(wire.TMP, _PROGRAMS), exist_ok=True)
+    path = record.file(wire.TMP, os.path.join(_PROGRAMS, name))
+    with open(path, "w") as stream:
+        stream.write("#!/bin/sh\n" + lines)
+    os.chmod(path, 0o755)
+
+
+_HOROVODRUN = """\
+# The real horovodrun with three options of this site, behind which the caller's own win:
+# - the network interface that connects the nodes. It would find one out by trying, and remember it
+#   in $HOME for an hour, across runs whose nodes have other interfaces;
+# - Open MPI's options for binding, which it writes with one dash: Open MPI 5 knows two alone.
+for word; do
+  case "$word" in --network-interface*) own=1 ;; esac
+done
+[ "$own" ] || set -- --network-interfaces {interface} "$@"
+unset {node}  # it would be given to the ranks of every node
+exec {program} --disable-cache --binding-args='--bind-to none --map-by slot' "$@"
+"""
+
+
+def _write_horovodrun(record: RunRecord, head: NodeInfo, bin_folder: str) -> None:
+    program = os.path.join(bin_folder, "horovodrun")
+    if os.path.exists(program):
+        lines = _HOROVODRUN.format(
+            program=shlex.quote(program), interface=head.interface, node=wire.NODE_VARIABLE
+        )
+        _write_program(record, "horovodrun", lines)
 
 
 def work_directory(record: RunRecord, cluster: ClusterSpec, node: str) -> str:
@@ -65,8 +102,12 @@ def node_environment(record: RunRecord, node: NodeInfo, bin_folder: str) -> dict
     }
     environment = {
         **inherited,
-        "PATH": f"{bin_folder}:{_SYSTEM_PATH}:{record.file(wire.TMP)}",
+        "PATH": f"{record.file(wire.TMP, _PROGRAMS)}:{bin_folder}:{_SYSTEM_PATH}",
         "TMPDIR": record.file(wire.TMP, node.name),
+        # Each takes any interface of the host otherwise, and a peer that is called from another
+        # address than it expects waits for a minute.
+        **dict.fromkeys(_INTERFACE_VARIABLES, node.interface),
+        **mpi.node_variables(is_root=os.geteuid() == 0),
         wire.RUN_DIR_VARIABLE: record.path,
         wire.NODE_VARIABLE: node.name,
         **node.variables,
@@ -116,7 +157,13 @@ def write_launch(
     with open(identity.host_file, "w") as hosts:
         slots = job.distribution.processes_per_node
         hosts.writelines(f"{addresses[node]} slots={slots}\n" for node in placement.nodes)
+    with open(record.file(wire.TMP, wire.NODES), "w") as known:
+        known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
+    head = nodes[placement.nodes[0]]
+    _write_horovodrun(record, head, os.path.dirname(python))
+    is_mpi = isinstance(job.distribution, Mpi)
     environment = {
+        **({} if is_mpi else mpi.variables(head.interface)),
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
         # and ranks that outnumber cores then wait for each other's threads.
         "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),

@@ -72,7 +72,7 @@ def test_a_plain_job_runs_once_on_every_node_and_without_mpi(workspace: Runs) ->
         """
         import os, socket
         print(socket.gethostname(), os.environ["AZUREML_PROCESS_NAME"],
-              any(name.startswith("OMPI_") for name in os.environ))
+              any(name.startswith("OMPI_COMM_") for name in os.environ))
         """,
         nodes=3,
     )
