@@ -269,6 +269,9 @@ def metrics(store: RunStore, run: str, name: str | None, as_json: bool) -> None:
             known = ", ".join(found) or "none at all"
             raise NotFoundError(f"run {record.id} logged no {name!r}", remedy=f"it logged: {known}")
         found = {name: found[name]}
+    from simgrid_ml.cli.summary import print_doubts
+
+    print_doubts(record)
     if as_json:
         print_json(found)
         return

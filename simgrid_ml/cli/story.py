@@ -25,6 +25,7 @@ __all__ = [
     "series",
     "shape",
     "stages",
+    "stamp",
     "task_logs",
     "verdicts",
 ]
@@ -61,9 +62,20 @@ def duration_s(record: RunRecord, now: float | None = None) -> float:
 
 
 def verdicts(record: RunRecord) -> list[dict[str, Any]]:
-    """What the checks found: ``check``, ``verdict``, ``message``, ``evidence``."""
+    """What the checks found: ``check``, ``verdict``, ``message``, ``evidence``, maybe ``stamp``."""
     found: list[dict[str, Any]] = read_json(record.file(wire.VERDICTS), [])
     return found
+
+
+def stamp(record: RunRecord) -> tuple[str, str] | None:
+    """What the run's timings are worth, ``valid``, ``degraded`` or ``invalid``, and why.
+
+    None: nobody has judged them, as the run has not ended or never came to its tasks.
+    """
+    for finding in verdicts(record):
+        if finding.get("stamp"):
+            return str(finding["stamp"]), str(finding["message"])
+    return None
 
 
 def exit_code(record: RunRecord) -> int:
@@ -115,6 +127,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
     spec = record.spec()
     state = record.state
     moves = record.states()
+    judged = stamp(record)
     told: dict[str, Any] = {
         "run_id": record.id,
         "experiment": spec.get("experiment"),
@@ -130,6 +143,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
         "error": error_of(record),
         "note": note(record),
         "verdicts": verdicts(record),
+        "fidelity": None if judged is None else {"stamp": judged[0], "why": judged[1]},
         "attributes": attributes(record),
     }
     return told

@@ -15,9 +15,23 @@ from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.units import format_bytes, format_seconds
 
-__all__ = ["heading", "print_artifacts", "print_outcome", "print_run", "print_stages"]
+__all__ = [
+    "heading",
+    "print_artifacts",
+    "print_doubts",
+    "print_outcome",
+    "print_run",
+    "print_stages",
+]
 
-VERDICT_COLOURS = {"pass": "green", "unknown": "yellow", "fail": "red"}
+VERDICT_COLOURS = {
+    "pass": "green",
+    "unknown": "yellow",
+    "fail": "red",
+    "valid": "green",
+    "degraded": "yellow",
+    "invalid": "red",
+}
 
 
 def heading(text: str) -> None:
@@ -37,10 +51,23 @@ def print_stages(record: RunRecord) -> None:
 def print_verdicts(record: RunRecord) -> None:
     rows = []
     for finding in story.verdicts(record):
-        word = str(finding.get("verdict", "unknown")).lower()
-        shown = click.style(word, fg=VERDICT_COLOURS.get(word)) if sys.stdout.isatty() else word
-        rows.append((shown, str(finding.get("check", "")), str(finding.get("message", ""))))
+        word = str(finding.get("stamp") or finding.get("verdict", "unknown")).lower()
+        said = (str(finding.get("check", "")), str(finding.get("message", "")))
+        rows.append((_coloured(word), *said))
     print_table(("", "", ""), rows, indent=2)
+
+
+def _coloured(word: str) -> str:
+    return click.style(word, fg=VERDICT_COLOURS.get(word)) if sys.stdout.isatty() else word
+
+
+def print_doubts(record: RunRecord) -> None:
+    """Next to numbers of the run: that its timings mean nothing, where that is so. On stderr, as
+    the numbers may go to a program."""
+    judged = story.stamp(record)
+    if judged is not None and judged[0] == "invalid":
+        text = f"Fidelity: invalid: {judged[1]}; timings of this run mean nothing"
+        click.echo(plain_text(text), err=True)
 
 
 def print_artifacts(record: RunRecord, prefixes: tuple[str, ...] = ()) -> None:
@@ -80,6 +107,8 @@ def print_outcome(record: RunRecord) -> None:
         click.echo(f"  {story.note(record)}")
     if any(str(f.get("verdict", "")).lower() != "pass" for f in story.verdicts(record)):
         print_verdicts(record)
+    elif judged := story.stamp(record):
+        print_text(f"Fidelity: {_coloured(judged[0])}: {judged[1]}")
     for line in substitutions(record):
         print_text(f"Instead of {line}")
     if size := node_size(record):
