@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,6 +50,10 @@ found = {"executable": sys.executable, "version": list(sys.version_info[:3]), "l
     "system": system, "mpirun": which("mpirun"), "sh": which("sh"), "prefix": sys.prefix}
 if sys.version_info >= (3, 8):
     import ctypes, hashlib, select, socket, subprocess, zlib
+    if found["mpirun"]:
+        asked = subprocess.run([found["mpirun"], "--version"], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, timeout=20)
+        found["mpi"] = asked.stdout.decode("utf-8", "replace").split(chr(10))[0]
     for name in ("ssl", "sqlite3", "lzma", "bz2"):
         try:
             __import__(name)
@@ -69,6 +74,7 @@ class ImageFacts:
         libc: the image's C library: ``"glibc 2.36"``; None: none that says its version.
         system: the distribution, in its own words.
         mpirun, sh: paths on the image's PATH.
+        mpi: what that mpirun says of its version.
         lacks: modules of that Python that cannot be imported, and why.
         libraries: of the host, mounted since the image has none of that name.
         tried: what was run, and what it said, until something answered.
@@ -80,10 +86,21 @@ class ImageFacts:
     libc: str | None = None
     system: str | None = None
     mpirun: str | None = None
+    mpi: str | None = None
     sh: str | None = None
     lacks: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
+
+    @property
+    def openmpi(self) -> tuple[int, ...] | None:
+        """Version of the image's Open MPI.
+
+        >>> ImageFacts(fits=True, mpi="mpirun (Open MPI) 4.1.4").openmpi
+        (4, 1, 4)
+        """
+        said = re.search(r"\(Open MPI\) (\d+(?:\.\d+)*)", self.mpi or "")
+        return tuple(map(int, said.group(1).split("."))) if said else None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -153,6 +170,7 @@ def _asked(engine: Engine, digest: str, host_python: str | None, wanted: str | N
             libc=found["libc"],
             system=found["system"],
             mpirun=found["mpirun"],
+            mpi=found.get("mpi"),
             sh=found["sh"],
             lacks=tuple(found.get("lacks", ())),
             libraries=libraries,

@@ -231,7 +231,8 @@ def as_ours(
     from docker import errors
     from docker.credentials.errors import CredentialsNotFound, StoreError
 
-    seen = str(error)
+    explained = isinstance(error, errors.APIError) and error.explanation
+    seen = str(explained or error)
     if secret:
         seen = seen.replace(secret, "***")
     if isinstance(error, (requests.ConnectionError, requests.Timeout)):

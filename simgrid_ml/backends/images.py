@@ -66,6 +66,7 @@ def named_image(
         path=_path(found) if wanted.user_managed else "",
         variables=_variables(found),
         mpirun=facts.mpirun,
+        openmpi=facts.openmpi,
     )
 
 

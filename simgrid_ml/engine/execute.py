@@ -19,16 +19,17 @@ from typing import Any, TypeVar
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
+from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.checks import fidelity as fidelity_check
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
-from simgrid_ml.engine import collect, plugins
+from simgrid_ml.engine import collect, images, plugins
 from simgrid_ml.engine import ranks as rank_files
 from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.allocation import nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
-from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
+from simgrid_ml.environments.build import BuiltEnvironment, hold
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.journal import Journal, write_json
@@ -98,6 +99,7 @@ class _Story:
         self.cluster = from_plain(spec["cluster"], ClusterSpec, "cluster")
         self.backend = plugins.backend(self.cluster.backend)
         self.placement: Placement | None = None
+        self.image: NodeImage | None = None
         self.nodes: dict[str, NodeInfo] = {}
         self.logs: dict[str, str] = {}
         self.events = Journal(record.file(wire.EVENTS))
@@ -130,7 +132,7 @@ class _Story:
             socket=record.file(wire.SOCKET),
             capacity=capacity,
             links=cluster.links,
-            image=job.environment.image,
+            image=None if self.image is None else self.image.encode(),
             visible=(os.path.dirname(environment.bin),),
             log=record.file(wire.SUPERVISOR_LOG),
         )
@@ -148,7 +150,8 @@ class _Story:
                 ended = await self.unless_cancelled(nodes)
                 hellos = await self.unless_cancelled(self.hellos(board, placement.nodes, ended))
                 self.nodes = {
-                    name: self.backend.describe(record.id, hellos[name]) for name in placement.nodes
+                    name: images.node_in(self.image, self.backend.describe(record.id, hellos[name]))
+                    for name in placement.nodes
                 }
                 self.tell_of_nodes(placement, capacity)
                 fidelity = Fidelity(
@@ -219,21 +222,23 @@ class _Story:
         def report(text: str) -> None:
             loop.call_soon_threadsafe(lambda: self.log("environment-step", text=text))
 
+        offers = self.backend if isinstance(self.backend, OffersImages) else None
         built = asyncio.create_task(
             asyncio.to_thread(
-                ensure, self.job.environment, report=report, log_path=log, cancel=stop
+                images.prepare, self.job, offers, report=report, log_path=log, cancel=stop
             )
         )
         try:
-            environment = await self.unless_cancelled(asyncio.shield(built))
+            environment, self.image = await self.unless_cancelled(asyncio.shield(built))
         except _Cancelled:
             stop.set()
             await asyncio.gather(built, return_exceptions=True)
             raise
-        document = environment.to_json()
-        if self.job.environment.image is not None:
-            document.update(image=self.job.environment.image, image_used=False)
+        wished = self.job.environment.image
+        document = images.environment_document(environment, wished, self.image)
         write_json(self.record.file(wire.ENVIRONMENT), document)
+        if self.image is not None:
+            self.log("image", name=wished, digest=self.image.digest, notes=list(self.image.notes))
         self.log("environment", cached=environment.cached, lock=environment.lock_hash)
         return environment
 
@@ -353,7 +358,8 @@ class _Story:
         return self.record.file(wire.ARTIFACTS, name)
 
     def environment_on(self, node: str, environment: BuiltEnvironment) -> dict[str, str]:
-        return rank_files.node_environment(self.record, self.nodes[node], environment.bin)
+        made = rank_files.node_environment(self.record, self.nodes[node], environment.bin)
+        return images.environment_in(self.image, made, self.record.file(wire.TMP))
 
     def advance(self, state: RunState, **said: Any) -> None:
         self.record.advance(state, **said)
