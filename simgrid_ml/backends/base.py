@@ -6,13 +6,17 @@ import os
 from collections.abc import Awaitable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.placement import HostInventory
 
-__all__ = ["Backend", "NodeInfo", "NodesRequest"]
+if TYPE_CHECKING:
+    from simgrid_ml.network.choose import Choice
+    from simgrid_ml.network.wires import Wires
+
+__all__ = ["Backend", "NodeInfo", "NodesRequest", "ShapesLinks"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,10 @@ class NodesRequest:
         socket: where the agents dial back to, a path in ``run_dir``.
         capacity: what each node gets of the host.
         links: what is between the nodes; None: nothing that slows them.
-        image: the container image asked for; None: none in particular.
+        image: what ``OffersImages.image`` gave, encoded; None: no image in particular.
         visible: folders of the host that every node reads at the same path.
+        writable: more folders of the host, which every node reads and writes at the same path.
+        peers: names of all nodes that may ever share a network with these; none: these alone.
         log: a file in ``run_dir`` that takes what goes wrong before an agent has reported.
     """
 
@@ -39,6 +45,8 @@ class NodesRequest:
     links: Links | None = None
     image: str | None = None
     visible: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     log: str = os.devnull
 
 
@@ -70,7 +78,14 @@ class NodeInfo:
 
 
 class Backend(Protocol):
-    """A place where virtual nodes can live."""
+    """A place where virtual nodes can live.
+
+    Attributes:
+        joins: whether nodes of several requests with one ``run_id``, and without links, reach
+            each other as those of one request do.
+    """
+
+    joins: bool
 
     def inventory(self) -> HostInventory:
         """What there is to give out."""
@@ -93,4 +108,23 @@ class Backend(Protocol):
         Raises:
             NodeError: the host cannot give it what a node needs.
         """
+        ...
+
+
+@runtime_checkable
+class ShapesLinks(Protocol):
+    """A backend that can emulate links between its nodes."""
+
+    def choose_links(
+        self, links: Links | None, nodes: tuple[str, ...], capacity: Capacity
+    ) -> tuple[Choice | None, str]:
+        """How the links of a run would be emulated (None: not at all), and what would not be.
+
+        Raises:
+            PlacementError: what is asked for cannot be had here.
+        """
+        ...
+
+    def wires(self, run_id: str) -> Wires | None:
+        """The shaped links of a run whose nodes exist; None: it has none."""
         ...

@@ -3,7 +3,7 @@
 A container has the node's name, an address of its own, its share of cores and memory, and a
 read-only root. Its PID 1 is the node's agent: the container ends when the agent's connection does,
 and the engine removes what has ended, so nothing outlives a supervisor, however it ends. There is
-no network of the engine's in it either (``network`` tells why and what instead).
+no network of the engine's in it; the package ``network`` connects the nodes.
 """
 
 from __future__ import annotations
@@ -11,74 +11,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import os
-import re
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
+from simgrid_ml.backends.container import LABELS, container_body, container_name, node_tmp
 from simgrid_ml.backends.engine_api import Deaths, Engine, EngineError
 from simgrid_ml.backends.host_image import host_image
 from simgrid_ml.backends.image import NodeImage
+from simgrid_ml.backends.images import fetch, named_image
 from simgrid_ml.errors import NodeError
 from simgrid_ml.native import PACKAGE, node_program
 from simgrid_ml.network.addresses import INTERFACE, NETMASK, addresses
-from simgrid_ml.network.bridge import Wiring
-from simgrid_ml.network.switch import switched
+from simgrid_ml.network.bridge import Plug
+from simgrid_ml.network.switch import Switch, can_switch, switched
 from simgrid_ml.node.config import Config
+from simgrid_ml.spec.capacity import Capacity
+from simgrid_ml.spec.job import ImageSpec
+from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.placement import HostInventory
 
-__all__ = ["LABELS", "DockerBackend", "container_name", "our_containers"]
+if TYPE_CHECKING:
+    from simgrid_ml.network.choose import Choice
+    from simgrid_ml.network.wires import Wires
 
-_AGENT = os.path.join(PACKAGE, "node", "agent.py")
+__all__ = ["DockerBackend", "our_containers"]
+
 _JANITOR = os.path.join(PACKAGE, "backends", "janitor.py")
 _GONE_S = 15.0
-_CPU_PERIOD_US = 100_000
-
-_CAPABILITIES = ("NET_ADMIN", "SETGID", "SETUID", "SYS_ADMIN")
-"""For the agent's first milliseconds. It leaves the host's network namespace for one of its own,
-becomes the caller's user and drops all of them, for good, before it listens to anybody. The engine
-would make that namespace as well, in twice the time of everything else that starting takes: 0.19 s
-instead of 0.09 s for one container, 1.8 s instead of 1.0 s for sixteen."""
-
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/class/net",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-)
-"""The engine's own list, and the names of the host's interfaces."""
 
 T = TypeVar("T")
-
-
-class LABELS:
-    """What everything this backend makes carries; it is found and removed by these alone."""
-
-    RUN = wire.LABEL
-    NODE = f"{wire.LABEL}.node"
-    DIRECTORY = f"{wire.LABEL}.directory"
-
-
-def container_name(run_dir: str, node: str) -> str:
-    """For people who look at ``docker ps``; runs of two workspaces may have one id."""
-    run = re.sub(r"[^a-zA-Z0-9_.-]", "_", os.path.basename(run_dir))
-    digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:8]
-    return f"{wire.LABEL}-{run}-{digest}-{node}"
 
 
 def our_containers(engine: Engine) -> list[tuple[str, str, str]]:
@@ -92,10 +61,12 @@ def our_containers(engine: Engine) -> list[tuple[str, str, str]]:
 class DockerBackend:
     """See the module."""
 
-    joins = False
+    joins = True
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._wires: dict[str, Wires] = {}  # of the runs that have shaped links, by their ids
+        self._switches: dict[str, _Shared] = {}
 
     @property
     def engine(self) -> Engine:
@@ -112,12 +83,51 @@ class DockerBackend:
             enforces_sizes=True,
         )
 
+    def fetch_image(self, wanted: ImageSpec, log: Callable[[str], None]) -> None:
+        fetch(self.engine, wanted, log)
+
+    def image(
+        self, wanted: ImageSpec, visible: Sequence[str], log: Callable[[str], None]
+    ) -> NodeImage:
+        return named_image(self.engine, wanted, visible, log)
+
+    def choose_links(
+        self, links: Links | None, nodes: tuple[str, ...], capacity: Capacity
+    ) -> tuple[Choice | None, str]:
+        """See ``ShapesLinks``; a node has the rate of its VM size, where one is published."""
+        if links is None and capacity.nic_bytes_per_s is None and can_switch():
+            return None, ""
+        from simgrid_ml.network.choose import abilities, choose
+
+        host, nic = abilities(None), capacity.nic_bytes_per_s
+        choice, limit = choose(links, nodes, nic, host, shapes_nic=True)
+        if choice is None and not can_switch():  # the relay needs no rights
+            choice, limit = choose(Links(), nodes, None, host)
+        return choice, limit
+
+    def wires(self, run_id: str) -> Wires | None:
+        """See ``ShapesLinks``."""
+        return self._wires.get(run_id)
+
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
-        with ThreadPoolExecutor(max_workers=len(request.nodes) + 2) as threads:
-            containers = _Containers(self.engine, request, threads)
-            async with containers.up() as ended:
-                yield ended
+        choice, _ = self.choose_links(request.links, request.nodes, request.capacity)
+        async with contextlib.AsyncExitStack() as stack:
+            links = None
+            if choice is not None:
+                links = await stack.enter_async_context(self._shaped(request, choice))
+            switch = None
+            if links is None or links.relay is None:
+                # Under way while containers start.
+                switch = await stack.enter_async_context(
+                    self._switch(request.run_id, shaped=links is not None)
+                )
+            if links is not None and switch is not None:
+                links.through(switch)
+            threads = stack.enter_context(ThreadPoolExecutor(len(request.nodes) + 2))
+            containers = _Containers(self.engine, request, threads, links, switch)
+            ended = await stack.enter_async_context(containers.up())
+            yield ended
 
     def describe(self, run_id: str, hello: Mapping[str, Any]) -> NodeInfo:
         return NodeInfo(
@@ -133,39 +143,104 @@ class DockerBackend:
             limits=tuple(hello["limits"]),
         )
 
+    @contextlib.asynccontextmanager
+    async def _shaped(self, request: NodesRequest, choice: Choice) -> AsyncIterator[Wires]:
+        from simgrid_ml.network.wires import wires
+
+        folder = os.path.join(request.run_dir, wire.TMP)
+        os.makedirs(folder, exist_ok=True)
+        run_id = request.run_id
+        entered = wires(choice, run_id=run_id, nodes=request.nodes, folder=folder, log=request.log)
+        async with entered as links:
+            self._wires[run_id] = links
+            try:
+                yield links
+            finally:
+                del self._wires[run_id]
+
+    @contextlib.asynccontextmanager
+    async def _switch(self, run_id: str, *, shaped: bool) -> AsyncIterator[Switch]:
+        """One for all requests of a run id: nodes that come later join those that are there."""
+        shared = self._switches.setdefault(run_id, _Shared())
+        shared.users += 1
+        try:
+            async with shared.turn:
+                if shared.switch is None:
+                    shared.switch = await shared.stack.enter_async_context(switched(shaped=shaped))
+            yield shared.switch
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del self._switches[run_id]
+                await shared.stack.aclose()
+
+
+class _Shared:
+    """A switch and how many requests use it."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.turn = asyncio.Lock()
+        self.stack = contextlib.AsyncExitStack()
+        self.switch: Switch | None = None
+
 
 class _Containers:
-    """The containers of one request, from their creation to their removal."""
+    """The containers of one request, from their creation to their removal.
 
-    def __init__(self, engine: Engine, request: NodesRequest, threads: ThreadPoolExecutor) -> None:
+    Args:
+        threads: one for each node, and one to listen to the engine.
+        links: the shaped links between the nodes, if they are shaped.
+        switch: connects them, unless the links' relay does.
+    """
+
+    image: NodeImage
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: NodesRequest,
+        threads: ThreadPoolExecutor,
+        links: Wires | None,
+        switch: Switch | None,
+    ) -> None:
         self._engine = engine
         self._request = request
         self._threads = threads
+        self._links = links
+        self._switch = switch
+        self._addresses = addresses(request.run_id, request.peers or request.nodes)
+        self._number = secrets.token_hex(8)
+        self._label = f"{LABELS.REQUEST}={self._number}"
         self._ids: dict[str, str] = {}  # container id by node
-        self._label = f"{LABELS.DIRECTORY}={request.run_dir}"
-        self._left: list[str] = []  # containers that could not be removed
+        self._left: list[str] = []  # what could not be removed
         self._ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Awaitable[object]]:
-        """Start them; yields what ends with the first container that does."""
-        request = self._request
+        """Start them; yields what is done with the first container that ends."""
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._watched_by_janitor())
-            image = await self._call(host_image, self._engine, request.visible)
+            self.image = await self._call(self._find_image)
             stack.push_async_callback(self._remove)
-            await self._start(image)
+            await self._start()
             stack.callback((await self._call(self._watch)).close)
-            await stack.enter_async_context(self._connected())
+            if self._switch is not None:
+                await self._plug(self._switch)
+            if self._links is not None:
+                watch = asyncio.ensure_future(self._end_with(self._links))
+                stack.callback(watch.cancel)
             yield self._ended
 
-    async def _start(self, image: NodeImage) -> None:
+    def _find_image(self) -> NodeImage:
+        wanted = self._request.image
+        if wanted is not None:
+            return NodeImage.decode(wanted)
+        return host_image(self._engine, self._request.visible)
+
+    async def _start(self) -> None:
         """Create and start all at once; returns, or raises, when no request is under way."""
-        given = addresses(self._request.run_id, self._request.nodes)
-        starts = [
-            asyncio.ensure_future(self._call(self._start_one, node, image, given))
-            for node in self._request.nodes
-        ]
+        starts = (self._call(self._start_one, node) for node in self._request.nodes)
         every = asyncio.gather(*starts, return_exceptions=True)
         try:
             ends = await asyncio.shield(every)
@@ -176,10 +251,13 @@ class _Containers:
             if isinstance(end, BaseException):
                 raise end
 
-    def _start_one(self, node: str, image: NodeImage, given: Mapping[str, str]) -> None:
+    def _start_one(self, node: str) -> None:
         request = self._request
         name = container_name(request.run_dir, node)
-        os.makedirs(self._tmp(node), exist_ok=True)
+        os.makedirs(node_tmp(request, node), exist_ok=True)
+        network: dict[str, Any] = {"interface": INTERFACE, "netmask": NETMASK}
+        if self._links is not None:
+            network = self._links.for_agents()
         config = Config(
             socket=request.socket,
             nodes=(node,),
@@ -187,79 +265,29 @@ class _Containers:
             log=request.log,
             uid=os.getuid(),
             gid=os.getgid(),
-            interface=INTERFACE,
-            addresses=dict(given),
-            netmask=NETMASK,
+            **{**network, "addresses": self._addresses},
         )
         try:
-            body = self._body(node, image, config)
+            body = container_body(request, self.image, config, self._number)
             self._ids[node] = self._engine.create(name, body)
             self._engine.start(self._ids[node])
         except EngineError as error:
             raise NodeError(
                 f"{node} could not be started as a container",
-                evidence=f"{name} of {image.name}: {error.evidence or error.cause}",
+                evidence=f"{name} of {self.image.name}: {error.evidence or error.cause}",
                 remedy="`simgrid-ml doctor` checks the engine; an image needs Python 3.8 or later",
             ) from error
 
-    def _body(self, node: str, image: NodeImage, config: Config) -> dict[str, Any]:
-        request, capacity = self._request, self._request.capacity
-        mounts = [
-            *image.binds,
-            (request.run_dir, request.run_dir, False),
-            *((folder, folder, False) for folder in request.writable),
-            (self._tmp(node), "/tmp", False),
-        ]
-        host: dict[str, Any] = {
-            "AutoRemove": True,
-            "CapAdd": list(_CAPABILITIES),
-            "CapDrop": ["ALL"],
-            "ExtraHosts": [f"{name}:{address}" for name, address in config.addresses.items()],
-            "Init": False,
-            "IpcMode": "private",
-            "LogConfig": {"Type": "none"},
-            "Mounts": [_mount(*mount) for mount in mounts],
-            "MaskedPaths": list(_MASKED),
-            "NetworkMode": "host",
-            "ReadonlyRootfs": True,
-            "SecurityOpt": ["no-new-privileges"],
-            "ShmSize": capacity.shm_bytes,
-            "Tmpfs": dict.fromkeys(("/run", "/var/tmp"), "mode=1777"),
-        }
-        if capacity.cpus is not None:
-            host["CpuPeriod"] = _CPU_PERIOD_US
-            host["CpuQuota"] = max(1000, round(capacity.cpus * _CPU_PERIOD_US))
-        if capacity.memory_bytes is not None:
-            host["Memory"] = host["MemorySwap"] = capacity.memory_bytes
-        return {
-            "Entrypoint": [*image.python, _AGENT, config.encode()],
-            "Env": [f"{wire.RUN_DIR_VARIABLE}={request.run_dir}"],
-            "HostConfig": host,
-            "Hostname": node,
-            "Image": image.name,
-            "Labels": {
-                LABELS.RUN: request.run_id,
-                LABELS.NODE: node,
-                LABELS.DIRECTORY: request.run_dir,
-            },
-            "User": "0:0",
-            "WorkingDir": "/",
-        }
-
-    def _tmp(self, node: str) -> str:
-        return os.path.join(self._request.run_dir, wire.TMP, node)
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[None]:
-        pids = await asyncio.gather(*(self._call(self._pid, node) for node in self._request.nodes))
-        wiring = Wiring(
-            pids=dict(zip(self._request.nodes, pids, strict=True)),
-            addresses=addresses(self._request.run_id, self._request.nodes),
-            netmask=NETMASK,
-            interface=INTERFACE,
+    async def _plug(self, switch: Switch) -> None:
+        nodes = self._request.nodes
+        pids = await asyncio.gather(*(self._call(self._pid, node) for node in nodes))
+        rates = {} if self._links is None else self._links.rates
+        await switch.plug(
+            [
+                Plug(node, pid, self._addresses[node], NETMASK, INTERFACE, rates.get(node))
+                for node, pid in zip(nodes, pids, strict=True)
+            ]
         )
-        async with switched(wiring):
-            yield
 
     def _pid(self, node: str) -> int:
         return int(self._engine.inspect(self._ids[node])["State"]["Pid"])
@@ -284,8 +312,7 @@ class _Containers:
 
     def _watch(self) -> Deaths:
         """Notice, in a thread, the first container that ends."""
-        since = time.time()
-        deaths = self._engine.deaths(self._label, since)
+        deaths = self._engine.deaths(self._label, time.time())
         loop = self._ended.get_loop()
 
         def listen() -> None:
@@ -301,13 +328,19 @@ class _Containers:
         if not self._ended.done():
             self._ended.set_result(None)
 
+    async def _end_with(self, links: Wires) -> None:
+        """Without the relay no packet arrives, and everything would wait for ever."""
+        code = await links.ended()
+        _complain(f"the relay that connects the nodes ended with code {code}")
+        await self._remove()
+
     async def _remove(self) -> None:
         """All of them, whatever state they are in; they have been told to end."""
         removals = (self._call(self._remove_one, container) for container in self._ids.values())
         for failure in await asyncio.gather(*removals, return_exceptions=True):
             if isinstance(failure, BaseException):
                 self._left.append(str(failure))
-                print(f"removing containers: {failure}", file=sys.stderr)
+                _complain(f"removing containers: {failure}")
 
     def _remove_one(self, container: str) -> None:
         self._engine.remove(container)
@@ -319,5 +352,5 @@ class _Containers:
         return await loop.run_in_executor(self._threads, functools.partial(function, *arguments))
 
 
-def _mount(source: str, target: str, read_only: bool) -> dict[str, Any]:
-    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

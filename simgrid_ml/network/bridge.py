@@ -1,17 +1,17 @@
 """A switch for nodes with network namespaces of their own: a bridge in a namespace of its own.
 
-``python -I -S bridge.py``, as root, reads one JSON line (see ``Wiring``), connects the nodes, says
-``ready`` and keeps the switch until its stdin closes; then the kernel takes all of it apart. So
-nothing of it is seen on the host: no interface, no route, no rule of a firewall.
+``python -I -S bridge.py SHAPED``, as root, makes the switch, obeys the lines of JSON that it reads
+(``plug`` and ``rate``, see below; each is answered by a line), and keeps it until its stdin closes;
+then the kernel takes all of it apart. So nothing of it is seen on the host: no interface, no route,
+no rule of a firewall.
 
 What it costs over a loopback was found with Open MPI's allreduce over two nodes. Docker's own
 bridge: 8 B in 1.46 times the time, 16 MiB at 0.77 of the bandwidth. Without its firewall rules,
 1.08 and 0.80; with packets as long as a loopback's, 1.08 and 1.0. Hence the MTU.
 
-Ports can have rates, by htb on both ends of the cable, with Ethernet's MTU, since rates count
-frames. Its bucket is a compromise: smaller, and fast links lose up to a fifth of their rate; any
-size lets that much pass unshaped after a pause. Then lines may follow, ``{"node": …, "rate": …}``
-(bytes per second, null: none), each answered by ``ready`` or an error.
+A SHAPED switch (1, else 0) gives its ports rates, by htb on both ends of the cable, and has the
+MTU of Ethernet, since rates count frames. The bucket is a compromise: smaller, and fast links lose
+up to a fifth of their rate; any size lets that much pass unshaped after a pause.
 """
 
 from __future__ import annotations
@@ -30,100 +30,109 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 
 from simgrid_ml.node import isolation
 
-__all__ = ["MTU", "Wiring", "burst_bytes"]
+__all__ = ["MTU", "Plug", "Switch", "burst_bytes"]
 
 MTU = 65535
 _SHAPED_MTU = 1500
 _QUEUE_BYTES = 512 * 1024
 _NEWNET = 0x40000000
 _SWITCH = "switch"
+_OWN = "/proc/self/ns/net"
 _LEFT_S = 20.0
 
 
-class Wiring(NamedTuple):
-    """What to connect.
+class Plug(NamedTuple):
+    """The end of one node's cable.
 
     Attributes:
-        pids: a process in each node's network namespace, by the node's name.
-        addresses: of the nodes, by name.
+        node: its name.
+        pid: a process in its network namespace.
+        address: of the node.
         netmask: of all of them.
-        interface: the name of the nodes' ends.
-        rates: of the cables of nodes, in bytes per second and each direction; others have none.
+        interface: the name of the node's end.
+        rate: in bytes per second and each direction; None: as fast as it goes.
     """
 
-    pids: dict[str, int]
-    addresses: dict[str, str]
+    node: str
+    pid: int
+    address: str
     netmask: str
-    interface: str = "eth0"
-    rates: dict[str, float] | None = None
+    interface: str
+    rate: float | None = None
 
 
-def main() -> int:
-    wiring = Wiring(**json.loads(sys.stdin.readline()))
-    try:
-        connect(wiring)
-    except OSError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return 1
-    print(json.dumps({"ready": True}), flush=True)
-    shaped = set(wiring.rates or ())
+def main(argv: list[str]) -> int:
+    host = os.stat(_OWN).st_ino
+    switch: Switch | None = None
     for line in sys.stdin:
         asked = json.loads(line)
         try:
-            shape(wiring, asked["node"], asked["rate"], asked["node"] in shaped)
-            print(json.dumps({"ready": True}), flush=True)
+            if switch is None:
+                switch = Switch(shaped=argv[0] == "1", host=host)
+            if asked["op"] == "plug":
+                switch.plug([Plug(**plug) for plug in asked["plugs"]])
+            else:
+                switch.rate(asked["node"], asked["rate"])
+            print(json.dumps({}), flush=True)
         except OSError as error:
             print(json.dumps({"error": str(error)}), flush=True)
-            continue
-        if asked["rate"] is None:
-            shaped.discard(asked["node"])
-        else:
-            shaped.add(asked["node"])
     return 0
 
 
-def connect(wiring: Wiring) -> None:
-    """Make the switch, and a cable to each node once it has a namespace of its own."""
-    host = os.stat("/proc/self/ns/net").st_ino
-    for pid in wiring.pids.values():
-        _await_namespace(pid, host)
-    isolation.unshare_network(tun=False)
-    mtu = _SHAPED_MTU if wiring.rates else MTU
-    lines = [f"link add {_SWITCH} mtu {mtu} type bridge forward_delay 0"]
-    for number, (_, pid) in enumerate(wiring.pids.items()):
-        lines += [
-            f"link add port{number} mtu {mtu} type veth "
-            f"peer name {wiring.interface} mtu {mtu} netns {pid}",
-            f"link set port{number} master {_SWITCH} up",
-        ]
-    lines.append(f"link set {_SWITCH} up")
-    _batch("ip", lines)
-    for node, pid in wiring.pids.items():
-        with _inside(pid):
-            isolation.raise_interface(wiring.interface, wiring.addresses[node], wiring.netmask)
-    for node, rate in (wiring.rates or {}).items():
-        shape(wiring, node, rate, False)
-
-
-def _await_namespace(pid: int, host: int) -> None:
-    """Until ``pid`` has left the host's network namespace; nothing is ever plugged into that."""
-    deadline = time.monotonic() + _LEFT_S
-    while os.stat(f"/proc/{pid}/ns/net").st_ino == host:
-        if time.monotonic() > deadline:
-            raise OSError(f"process {pid} is still in the host's network after {_LEFT_S:g} s")
-        time.sleep(0.001)
-
-
-def shape(wiring: Wiring, node: str, rate: float | None, is_shaped: bool) -> None:
-    """Give a node's cable a rate in bytes per second, in either direction, or take it away.
+class Switch:
+    """The bridge, in a namespace that this process has moved to.
 
     Args:
-        is_shaped: whether it has one now.
+        shaped: whether ports may have rates.
+        host: the host's network namespace, as its inode; nothing is ever plugged into that.
     """
-    port = f"port{list(wiring.pids).index(node)}"
-    _batch("tc", _shaping(port, rate, is_shaped))
-    with _inside(wiring.pids[node]):
-        _batch("tc", _shaping(wiring.interface, rate, is_shaped))
+
+    def __init__(self, *, shaped: bool, host: int) -> None:
+        self._mtu = _SHAPED_MTU if shaped else MTU
+        self._host = host
+        self._plugs: dict[str, Plug] = {}
+        self._shaped: set[str] = set()
+        isolation.unshare_network(tun=False)
+        _batch("ip", [f"link add {_SWITCH} mtu {self._mtu} type bridge forward_delay 0"])
+        isolation.raise_interface(_SWITCH)
+
+    def plug(self, plugs: list[Plug]) -> None:
+        """A cable to each node, once it has a namespace of its own."""
+        lines = []
+        for plug in plugs:
+            self._await_namespace(plug.pid)
+            self._plugs[plug.node] = plug
+            port = self._port(plug.node)
+            lines += [
+                f"link add {port} mtu {self._mtu} type veth "
+                f"peer name {plug.interface} mtu {self._mtu} netns {plug.pid}",
+                f"link set {port} master {_SWITCH} up",
+            ]
+        _batch("ip", lines)
+        for plug in plugs:
+            with _inside(plug.pid):
+                isolation.raise_interface(plug.interface, plug.address, plug.netmask)
+            if plug.rate is not None:
+                self.rate(plug.node, plug.rate)
+
+    def rate(self, node: str, rate: float | None) -> None:
+        """Give a node's cable a rate in bytes per second, in either direction, or take it away."""
+        plug, shaped = self._plugs[node], node in self._shaped
+        _batch("tc", _shaping(self._port(node), rate, shaped))
+        with _inside(plug.pid):
+            _batch("tc", _shaping(plug.interface, rate, shaped))
+        (self._shaped.discard if rate is None else self._shaped.add)(node)
+
+    def _port(self, node: str) -> str:
+        """Of the last process that had the name: a cable goes with its node, a moment later."""
+        return f"p{self._plugs[node].pid}"
+
+    def _await_namespace(self, pid: int) -> None:
+        deadline = time.monotonic() + _LEFT_S
+        while os.stat(f"/proc/{pid}/ns/net").st_ino == self._host:
+            if time.monotonic() > deadline:
+                raise OSError(f"process {pid} is still in the host's network after {_LEFT_S:g} s")
+            time.sleep(0.001)
 
 
 def burst_bytes(rate: float) -> int:
@@ -187,4 +196,4 @@ def _set_namespace(namespace: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

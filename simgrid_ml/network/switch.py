@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from simgrid_ml.errors import NodeError
 from simgrid_ml.native import PACKAGE
-from simgrid_ml.network.bridge import Wiring
+from simgrid_ml.network.bridge import Plug
 
 __all__ = ["Switch", "can_switch", "switched"]
 
@@ -27,11 +27,26 @@ def can_switch() -> bool:
 
 
 class Switch:
-    """A switch that is up."""
+    """A switch that is up, or will be once it is first asked for something."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._turn = asyncio.Lock()
+
+    async def plug(self, plugs: Sequence[Plug]) -> None:
+        """Connect nodes; a cable vanishes with its node.
+
+        Raises:
+            NodeError: the host refuses it.
+        """
+        said = await self._ask({"op": "plug", "plugs": [plug._asdict() for plug in plugs]})
+        if "error" in said:
+            raise NodeError(
+                f"the network of {len(plugs)} nodes could not be made",
+                evidence=said["error"],
+                remedy="install iproute2; the kernel needs `veth` and `bridge`; "
+                "`simgrid-ml doctor` checks both",
+            )
 
     async def set_rate(self, node: str, rate_bytes_per_s: float | None) -> None:
         """Change the rate of a node's cable, in both directions; None: it has none.
@@ -39,8 +54,7 @@ class Switch:
         Raises:
             NodeError: the kernel refuses it.
         """
-        async with self._turn:
-            said = await _ask(self._process, {"node": node, "rate": rate_bytes_per_s})
+        said = await self._ask({"op": "rate", "node": node, "rate": rate_bytes_per_s})
         if "error" in said:
             raise NodeError(
                 f"the link of {node} could not be changed",
@@ -48,16 +62,25 @@ class Switch:
                 remedy="`simgrid-ml doctor` checks what shaping needs",
             )
 
+    async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        async with self._turn:
+            stdin.write(json.dumps(question).encode() + b"\n")
+            line = await stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": "the switch has ended"}
+        return answer
+
 
 @contextlib.asynccontextmanager
-async def switched(wiring: Wiring) -> AsyncIterator[Switch]:
-    """A switch, and a cable from it to each node, for as long as the block runs.
+async def switched(*, shaped: bool = False) -> AsyncIterator[Switch]:
+    """A switch for as long as the block runs.
 
-    Raises:
-        NodeError: the host refuses it.
+    Args:
+        shaped: its ports may have rates.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", _PROGRAM),
+        *(sys.executable, "-I", "-S", _PROGRAM, str(int(shaped))),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -65,23 +88,7 @@ async def switched(wiring: Wiring) -> AsyncIterator[Switch]:
     )
     assert process.stdin is not None
     try:
-        said = await _ask(process, wiring._asdict())
-        if "error" in said:
-            raise NodeError(
-                f"the network of {len(wiring.pids)} nodes could not be made",
-                evidence=said["error"],
-                remedy="install iproute2; the kernel needs `veth` and `bridge`; "
-                "`simgrid-ml doctor` checks both",
-            )
         yield Switch(process)
     finally:
         process.stdin.close()
         await process.wait()
-
-
-async def _ask(process: asyncio.subprocess.Process, question: dict[str, Any]) -> dict[str, Any]:
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(question).encode() + b"\n")
-    line = await process.stdout.readline()
-    answer: dict[str, Any] = json.loads(line) if line else {"error": "the switch has ended"}
-    return answer

@@ -1,0 +1,122 @@
+"""The container of one node, as the engine is asked for it: pure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from simgrid_ml import wire
+from simgrid_ml.backends.base import NodesRequest
+from simgrid_ml.backends.image import NodeImage
+from simgrid_ml.native import PACKAGE
+from simgrid_ml.node.config import Config
+
+__all__ = ["LABELS", "container_body", "container_name", "node_tmp"]
+
+_AGENT = os.path.join(PACKAGE, "node", "agent.py")
+_CPU_PERIOD_US = 100_000
+_TUN = "/dev/net/tun"
+
+_CAPABILITIES = ("NET_ADMIN", "SETGID", "SETUID", "SYS_ADMIN")
+"""For the agent's first milliseconds. It leaves the host's network namespace for one of its own,
+becomes the caller's user and drops all of them, for good, before it listens to anybody. The engine
+would make that namespace as well, in twice the time of everything else that starting takes: 0.19 s
+instead of 0.09 s for one container, 1.8 s instead of 1.0 s for sixteen."""
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/class/net",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+"""The engine's own list, and the names of the host's interfaces."""
+
+
+class LABELS:
+    """What everything that the backend makes carries; it is found and removed by these alone."""
+
+    RUN = wire.LABEL
+    NODE = f"{wire.LABEL}.node"
+    DIRECTORY = f"{wire.LABEL}.directory"
+    REQUEST = f"{wire.LABEL}.request"
+
+
+def container_name(run_dir: str, node: str) -> str:
+    """For people who look at ``docker ps``; runs of two workspaces may have one id."""
+    run = re.sub(r"[^a-zA-Z0-9_.-]", "_", os.path.basename(run_dir))
+    digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:8]
+    return f"{wire.LABEL}-{run}-{digest}-{node}"
+
+
+def node_tmp(request: NodesRequest, node: str) -> str:
+    """The folder of the host that a node sees as ``/tmp``."""
+    return os.path.join(request.run_dir, wire.TMP, node)
+
+
+def container_body(
+    request: NodesRequest, image: NodeImage, config: Config, number: str
+) -> dict[str, Any]:
+    """What ``POST /containers/create`` is given for the one node of ``config``.
+
+    Args:
+        number: of the request, for its label.
+    """
+    (node,) = config.nodes
+    capacity = request.capacity
+    mounts = [
+        *image.binds,
+        *((folder, folder, False) for folder in (request.run_dir, *request.writable)),
+        (node_tmp(request, node), "/tmp", False),
+    ]
+    host: dict[str, Any] = {
+        "AutoRemove": True,
+        "CapAdd": list(_CAPABILITIES),
+        "CapDrop": ["ALL"],
+        "ExtraHosts": [f"{name}:{address}" for name, address in config.addresses.items()],
+        "Init": False,
+        "IpcMode": "private",
+        "LogConfig": {"Type": "none"},
+        "MaskedPaths": list(_MASKED),
+        "Mounts": [_mount(*mount) for mount in mounts],
+        "NetworkMode": "host",
+        "ReadonlyRootfs": True,
+        "SecurityOpt": ["no-new-privileges"],
+        "ShmSize": capacity.shm_bytes,
+        "Tmpfs": dict.fromkeys(("/run", "/var/tmp"), "mode=1777"),
+    }
+    if config.relay is not None:
+        host["Devices"] = [{"PathOnHost": _TUN, "PathInContainer": _TUN, "CgroupPermissions": "rw"}]
+    if capacity.cpus is not None:
+        host["CpuPeriod"] = _CPU_PERIOD_US
+        host["CpuQuota"] = max(1000, round(capacity.cpus * _CPU_PERIOD_US))
+    if capacity.memory_bytes is not None:
+        host["Memory"] = host["MemorySwap"] = capacity.memory_bytes
+    return {
+        "Entrypoint": [*image.python, _AGENT, config.encode()],
+        "Env": [f"{wire.RUN_DIR_VARIABLE}={request.run_dir}"],
+        "HostConfig": host,
+        "Hostname": node,
+        "Image": image.name,
+        "Labels": {
+            LABELS.RUN: request.run_id,
+            LABELS.NODE: node,
+            LABELS.DIRECTORY: request.run_dir,
+            LABELS.REQUEST: number,
+        },
+        "User": "0:0",
+        "WorkingDir": "/",
+    }
+
+
+def _mount(source: str, target: str, read_only: bool) -> dict[str, Any]:
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
