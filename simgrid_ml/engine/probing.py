@@ -185,14 +185,14 @@ async def _measure(
     )
     try:
         code = await asyncio.wait_for(asker.wait(), 3 * deadline_s)
-        text = tail(answer, 20)
         if code != 0:
             raise NodeError(
                 f"the probe of the links could not run on {a}: exit code {code}",
-                evidence=text,
+                evidence=tail(answer, 20),
                 remedy="nodes need a python3 of version 3.8 or later on their PATH",
             )
-        return measured(wish, json.loads(text))
+        with open(answer, encoding="utf-8") as stream:
+            return measured(wish, json.load(stream))
     except asyncio.TimeoutError:
         return {"error": f"nothing came through within {3 * deadline_s:.3g} s"}
     finally:
