@@ -28,13 +28,21 @@ from simgrid_ml.azure.errors import (
 from simgrid_ml.azure.lint import odd_inputs
 from simgrid_ml.azure.runconfig import definition
 from simgrid_ml.errors import SpecError
-from simgrid_ml.spec.job import Distribution, EnvironmentSpec, JobSpec, Mpi, Plain
+from simgrid_ml.spec.job import (
+    Distribution,
+    EnvironmentSpec,
+    JobSpec,
+    Mpi,
+    Plain,
+    Registry,
+)
 from simgrid_ml.units import parse_bytes
 
 __all__ = ["Submission", "plan"]
 
 _MPI = ("mpi", "intelmpi", "openmpi")
 _NO_WISH = ("3.8.13", "3.10.18", "3.6.2")  # Python versions the SDK writes down unasked
+_ANY_PYTHON = "python"  # the SDK's default
 _SHELL_WORDS = frozenset(["&&", "||", ";", "|", ">", ">>", "<", "2>&1", "&"])
 _SDK_INDEX = "pypi.python.org"
 
@@ -366,10 +374,13 @@ def _environment(config: Any, warnings: list[str]) -> EnvironmentSpec:
     common: dict[str, Any] = {
         "name": environment.name,
         "use_gpu": use_gpu or getattr(config, "_framework_processor", "cpu") == "gpu",
-        "image": image if image and not frameworks.is_service_image(image) else None,
     }
+    if image and not frameworks.is_service_image(image):  # the SDK's own choice is no wish
+        common |= {"image": image, "registry": _registry(docker.base_image_registry)}
     if python.user_managed_dependencies and ready is None:
-        return EnvironmentSpec(interpreter=_interpreter(python.interpreter_path), **common)
+        path = python.interpreter_path
+        inside = path if common.get("image") and path != _ANY_PYTHON else None
+        return EnvironmentSpec(interpreter=_interpreter(path), image_python=inside, **common)
     conda = python.conda_dependencies or CondaDependencies(_underlying_structure={})
     pip = [line for line in _pip_lines(conda) if line.strip() != "azureml-defaults"]
     packages = [line for line in conda.conda_packages if package_name(line) != "python"]
@@ -414,6 +425,18 @@ def _framework_in(
         if complete and (exact if name else pins[0] in exact):
             return framework, version
     return None, None
+
+
+def _registry(given: Any) -> Registry | None:
+    """Where the image comes from, where that is not the place its name says."""
+    if given is None or not (given.address or given.username):
+        return None
+    identity = getattr(given, "registry_identity", None)
+    if identity is not None and (identity.resource_id or identity.client_id):
+        raise not_emulated(
+            "managed identities of registries", remedy="give a user name and a password"
+        )
+    return Registry(address=given.address, username=given.username, password=given.password)
 
 
 def _interpreter(path: str | None) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.environments.build import BuiltEnvironment, ensure
@@ -45,8 +47,10 @@ def prepare(
         SimgridError: neither can be had; or not together.
     """
     wanted = job.environment.wanted_image
+    # What is built knows nothing of the image, nor keeps its registry's password in the cache.
+    spec = structs.replace(job.environment, image=None, registry=None, image_python=None)
     if wanted is None or offers is None:
-        built = ensure(job.environment, report=report, log_path=log_path, cancel=cancel)
+        built = ensure(spec, report=report, log_path=log_path, cancel=cancel)
         return built, None
     from simgrid_ml.environments.process import BuildLog  # not needed without an image
 
@@ -68,7 +72,7 @@ def prepare(
         if wanted.user_managed:
             image = offers.image(wanted, (), say)
             return _inside(job, image), image
-        built = ensure(job.environment, report=report, log_path=log_path, cancel=cancel)
+        built = ensure(spec, report=report, log_path=log_path, cancel=cancel)
         return built, offers.image(wanted, (os.path.dirname(built.bin),), say)
     except SimgridError as error:
         log.open()

@@ -11,7 +11,7 @@ import pytest
 from simgrid_ml.azure.conda_dependencies import CondaDependencies
 from simgrid_ml.azure.distributed import Nccl, ParameterServer
 from simgrid_ml.azure.dnn import PyTorch
-from simgrid_ml.azure.environment import ContainerRegistry, Environment
+from simgrid_ml.azure.environment import ContainerRegistry, Environment, RegistryIdentity
 from simgrid_ml.azure.errors import (
     ExperimentExecutionException,
     RunConfigurationException,
@@ -55,6 +55,49 @@ def source(tmp_path: Path) -> str:
 
 def estimator(source: str, **kwargs: Any) -> Estimator:
     return Estimator(source, **{"compute_target": CLUSTER, "entry_script": "train.py", **kwargs})
+
+
+# -- the image --------------------------------------------------------------------------------
+def test_images_the_sdk_fills_in_are_nobodys_wish(source: str) -> None:
+    for config in (
+        estimator(source),
+        PyTorch(source, compute_target=CLUSTER, entry_script="train.py"),
+    ):
+        assert plan(config).job.environment.wanted_image is None
+
+
+def test_a_named_image_is_fetched_from_its_registry_as_its_user(source: str) -> None:
+    registry = ContainerRegistry()
+    registry.address, registry.username, registry.password = "mine.azurecr.io", "me", "secret"
+    config = estimator(source, custom_docker_image="lab/torch:1", image_registry_details=registry)
+    environment = plan(config).job.environment
+    image = environment.wanted_image
+    assert image is not None and image.registry is not None
+    assert image.name == "mine.azurecr.io/lab/torch:1"
+    assert (image.registry.username, image.registry.password) == ("me", "secret")
+    assert not image.user_managed
+    assert "secret" not in repr(environment)
+    assert "secret" not in str(plan(config).definition)
+
+
+def test_a_user_managed_image_runs_the_script_with_its_own_python(source: str) -> None:
+    config = estimator(source, custom_docker_image="lab/torch:1", user_managed=True)
+    image = plan(config).job.environment.wanted_image
+    assert image is not None
+    assert (image.user_managed, image.python) == (True, None)
+    config.run_config.environment.python.interpreter_path = "/opt/conda/bin/python"
+    image = plan(config).job.environment.wanted_image
+    assert image is not None and image.python == "/opt/conda/bin/python"
+
+
+def test_the_identity_of_a_cloud_machine_opens_no_registry_here(source: str) -> None:
+    registry = ContainerRegistry()
+    registry.address, registry.registry_identity = "mine.azurecr.io", RegistryIdentity()
+    config = estimator(source, custom_docker_image="i", image_registry_details=registry)
+    plan(config)
+    registry.registry_identity.client_id = "1234"
+    with pytest.raises(NotEmulated, match="managed identities"):
+        plan(config)
 
 
 # -- the program ------------------------------------------------------------------------------
