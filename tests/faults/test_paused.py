@@ -8,21 +8,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from up import let_go, running
 
 from simgrid_ml.backends.docker import LABELS
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.testing.processes import RunProcesses, wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story
-
-WAITS = """
-    import os, time
-    from mpi4py import MPI
-    print("up", flush=True)
-    while not os.path.exists("go"):
-        MPI.COMM_WORLD.Barrier()
-        time.sleep(0.02)
-"""
+from simgrid_ml.testing.runs import Runs, cause, story
 
 
 def stop_process(record: RunRecord, node: str) -> Callable[[], None]:
@@ -46,25 +38,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def running(workspace: Runs, backend: str) -> RunRecord:
-    record = workspace.submit(WAITS, mpi=(2, 1), cluster={"backend": backend})
-
-    def all_up() -> bool:
-        try:
-            return all("up\n" in log(record, rank) for rank in range(2))
-        except Exception:
-            return False
-
-    wait_until(all_up, "every rank has printed")
-    return record
-
-
 def stop(record: RunRecord, node: str, backend: str) -> Callable[[], None]:
     return (stop_process if backend == "process" else pause_container)(record, node)
 
 
 def test_a_node_that_stays_paused_fails_the_run_and_is_named(workspace: Runs, backend: str) -> None:
-    record = running(workspace, backend)
+    record = running(workspace, {"backend": backend})
     stop(record, "node1", backend)
     workspace.ended(record)
     assert cause(record) == "node1 has not answered for 10 s: it is paused or hangs", story(record)
@@ -73,11 +52,10 @@ def test_a_node_that_stays_paused_fails_the_run_and_is_named(workspace: Runs, ba
 
 
 def test_a_node_that_is_paused_for_a_moment_goes_on(workspace: Runs, backend: str) -> None:
-    record = running(workspace, backend)
+    record = running(workspace, {"backend": backend})
     go_on = stop(record, "node1", backend)
     time.sleep(4)
     go_on()
-    with open(record.file("work", "go"), "w"):
-        pass
+    let_go(record)
     workspace.ended(record)
     assert record.state.value == "Completed", story(record)
