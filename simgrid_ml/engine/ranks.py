@@ -21,7 +21,7 @@ from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
-from simgrid_ml.spec.job import JobSpec, Mpi
+from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
@@ -107,7 +107,9 @@ def node_environment(record: RunRecord, node: NodeInfo, bin_folder: str) -> dict
         # Each takes any interface of the host otherwise, and a peer that is called from another
         # address than it expects waits for a minute.
         **dict.fromkeys(_INTERFACE_VARIABLES, node.interface),
-        **mpi.node_variables(is_root=os.geteuid() == 0),
+        **mpi.node_variables(
+            record.spec()["job"].get("variables", {}), node.interface, is_root=os.geteuid() == 0
+        ),
         wire.RUN_DIR_VARIABLE: record.path,
         wire.NODE_VARIABLE: node.name,
         **node.variables,
@@ -161,9 +163,7 @@ def write_launch(
         known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
     head = nodes[placement.nodes[0]]
     _write_horovodrun(record, head, os.path.dirname(python))
-    is_mpi = isinstance(job.distribution, Mpi)
     environment = {
-        **({} if is_mpi else mpi.variables(head.interface)),
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
         # and ranks that outnumber cores then wait for each other's threads.
         "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),

@@ -9,23 +9,25 @@ nodes on two cores (``benchmarks/overhead`` repeats it):
   core 0, so all nodes queue for one core; 134 us instead of 62, with the yield;
 * ``btl self,sm,tcp``: probing the other transports costs a second of MPI_Init.
 
-An ``mpirun`` that a job runs itself, in its script, finds the same settings in its environment.
-
 A variable of the job named ``SIMGRID_ML_MCA_<parameter>`` replaces a setting or adds one, and takes
 it away if empty; ``bind_to`` stands for the option. Open MPI's own ``OMPI_MCA_*`` cannot: what is
-said on its command line wins over them.
+said on its command line wins over them. An ``mpirun`` that a script starts finds all of these in its
+environment, where its own options win.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from simgrid_ml.launch.plan import Command, LaunchPlan, Tools
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement
 
-__all__ = ["OVERRIDE", "node_variables", "plan", "variables"]
+__all__ = ["OVERRIDE", "node_variables", "plan"]
 
 OVERRIDE = "SIMGRID_ML_MCA_"
 _BIND = "bind-to"
+_BINDING_VARIABLE = "PRTE_MCA_hwloc_default_binding_policy"
 _RUNTIME = {
     "prte_do_not_resolve": "1",  # node names are in no DNS; asking it can take seconds
     "prte_silence_shared_fs": "1",
@@ -39,11 +41,7 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
     """
     nodes = placement.nodes
     per_node = job.distribution.processes_per_node
-    settings = {_BIND: "none", **_parameters(tools.interface, shares_cores=placement.shares_cores)}
-    for name, value in job.variables.items():
-        if name.startswith(OVERRIDE):
-            settings[name[len(OVERRIDE) :].replace("bind_to", _BIND)] = value
-    settings = {name: value for name, value in settings.items() if value}
+    settings = _settings(job.variables, tools.interface, shares_cores=placement.shares_cores)
     parameters = {name: value for name, value in settings.items() if name != _BIND}
     runtime = {
         "plm": "ssh",
@@ -75,39 +73,44 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
     )
 
 
-def node_variables(*, is_root: bool) -> dict[str, str]:
-    """What every ``mpirun`` and daemon on a node needs, whoever starts it.
+def node_variables(
+    variables: Mapping[str, str], interface: str, *, is_root: bool
+) -> dict[str, str]:
+    """What makes every ``mpirun`` on a node right, whoever starts it; its own options win.
+
+    How many ranks it will start is not known, so they yield: that costs little where each has a
+    core, and spinning costs a hundredfold where they share some.
 
     Args:
+        variables: those of the job.
+        interface: the one network interface that reaches the other nodes.
         is_root: Open MPI refuses root unless told.
     """
+    settings = _settings(variables, interface, shares_cores=True)
     found = {f"PRTE_MCA_{name}": value for name, value in _RUNTIME.items()}
+    for name, value in settings.items():
+        variable = _BINDING_VARIABLE if name == _BIND else f"OMPI_MCA_{name}"
+        found[variable] = value
     if is_root:
         for name in ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"):
             found |= {name: "1", f"{name}_CONFIRM": "1"}
     return found
 
 
-def variables(interface: str) -> dict[str, str]:
-    """The settings of an ``mpirun`` that a job runs itself; its own options win over them.
-
-    How many ranks it will start is not known, so they yield: that costs little where each has a
-    core, and spinning costs a hundredfold where they share some.
-    """
-    parameters = _parameters(interface, shares_cores=True)
-    return {
-        **{f"OMPI_MCA_{name}": value for name, value in parameters.items()},
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-    }
-
-
-def _parameters(interface: str, *, shares_cores: bool) -> dict[str, str]:
-    return {
+def _settings(
+    variables: Mapping[str, str], interface: str, *, shares_cores: bool
+) -> dict[str, str]:
+    settings = {
+        _BIND: "none",
         "btl": "self,sm,tcp",
         "pml": "ob1",
         "btl_tcp_if_include": interface,
         "mpi_yield_when_idle": "1" if shares_cores else "0",
     }
+    for name, value in variables.items():
+        if name.startswith(OVERRIDE):
+            settings[name[len(OVERRIDE) :].replace("bind_to", _BIND)] = value
+    return {name: value for name, value in settings.items() if value}
 
 
 def _pairs(flag: str, values: dict[str, str]) -> list[str]:

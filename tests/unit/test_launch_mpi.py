@@ -114,3 +114,18 @@ def test_a_variable_of_the_job_replaces_adds_or_takes_away_a_setting() -> None:
     assert argv[argv.index("--bind-to") + 1] == "core"
     assert "bind_to" not in given_mca
     assert plan.settings["bind-to"] == "core"
+
+
+def test_an_mpirun_of_a_script_finds_the_settings_in_its_environment() -> None:
+    given_by_job = {"SIMGRID_ML_MCA_coll": "^han", "SIMGRID_ML_MCA_pml": "", "OTHER": "x"}
+    assert mpi.node_variables(given_by_job, "eth0", is_root=False) == {
+        "OMPI_MCA_btl": "self,sm,tcp",
+        "OMPI_MCA_btl_tcp_if_include": "eth0",
+        "OMPI_MCA_coll": "^han",
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "PRTE_MCA_prte_do_not_resolve": "1",
+        "PRTE_MCA_prte_silence_shared_fs": "1",
+    }
+    as_root = mpi.node_variables({}, "lo", is_root=True)
+    assert as_root["OMPI_ALLOW_RUN_AS_ROOT"] == as_root["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
