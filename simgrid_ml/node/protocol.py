@@ -118,22 +118,23 @@ def connect(path: str) -> Connection:
 def hand_over(path: str, node: str, descriptor: int) -> None:
     """Give the relay at ``path`` a node's end of the network; returns when it has taken it.
 
+    The relay may be written in C, so this is no JSON: ``join NAME``, answered by ``ok`` or
+    ``error`` and why.
+
     Raises:
         OSError: nobody listens there, or it refused.
     """
     import array
 
     connection = connect(path)
+    sock = connection._socket
     try:
-        ends = array.array("i", [descriptor])
-        connection._socket.sendmsg(
-            [encode({"op": "join", "node": node})],
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends)],
-        )
-        for answer in connection.receive():
-            if answer.get("error"):
-                raise OSError(answer["error"])
-    except EOFError:
-        raise OSError("the relay is gone") from None
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+        sock.sendmsg([f"join {node}\n".encode()], [rights])
+        answer = sock.recv(1024).decode()
     finally:
         connection.close()
+    if not answer:
+        raise OSError("the relay is gone")
+    if answer != "ok\n":
+        raise OSError(f"the relay refused {node}: {answer.partition(' ')[2].strip()}")
