@@ -32,6 +32,7 @@ NODES = "nodes"  # in TMP: every node's address and name, for the client that st
 PYTHONPATH = "python"  # links to this package and to the azureml stand-in
 RESERVE = "reserve"  # given up at the end, so that a full disk has room for the last words
 SUPERVISOR_LOG = "supervisor.log"
+ATTEMPTS = "attempts"  # what is left of attempts whose nodes were pre-empted; also in ARTIFACTS
 
 OUTPUTS = "outputs"  # ./outputs and ./logs of the user's working directory: Azure's special folders
 LOGS = "logs"
@@ -40,6 +41,7 @@ LOGS = "logs"
 RUNS = "runs"
 CLUSTERS = "clusters"
 MODELS = "models"
+POOLS = "pools"  # one folder per stored cluster, for the process that owns its nodes
 STATE_HOME_VARIABLE = "SIMGRID_ML_HOME"  # workspaces: runs, clusters, models
 CACHE_HOME_VARIABLE = "SIMGRID_ML_CACHE"  # environments and wheels, shared by all workspaces
 STRICT_CONFIG_VARIABLE = "SIMGRID_ML_STRICT_CONFIG"  # Workspace.from_config() needs a file

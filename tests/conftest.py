@@ -13,6 +13,7 @@ from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.errors import HostError
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
+from simgrid_ml.testing.pools import stop_pools
 from simgrid_ml.testing.runs import Runs
 
 settings.register_profile("untimed", deadline=None)  # machines may be busy
@@ -26,11 +27,12 @@ SPEC = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("sci
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """No test sees or touches the user's workspaces; the cache of environments is shared."""
     home = tmp_path / "home"
     monkeypatch.setenv("SIMGRID_ML_HOME", str(home))
-    return home
+    yield home
+    stop_pools(str(home))
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,8 @@ _RUNGS = {"full": isolation.FULL, "hostname": isolation.HOSTNAME, "none": ()}
 class ProcessBackend:
     """See the module."""
 
+    joins = True
+
     def inventory(self) -> HostInventory:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return HostInventory(cpus=cpu_count(), memory_bytes=memory)
@@ -138,7 +140,8 @@ def _write_hosts(path: str, request: NodesRequest) -> None:
             lines = [stream.read()]
     except OSError:
         lines = ["127.0.0.1 localhost\n"]
-    lines += [f"{_address(request.run_id, node)} {node}\n" for node in request.nodes]
+    names = request.peers or request.nodes
+    lines += [f"{_address(request.run_id, node)} {node}\n" for node in names]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as stream:
         stream.write("\n".join(lines))

@@ -206,6 +206,32 @@ class Switchboard:
             process.lose(_gone(node))
         return process
 
+    # -- nodes that outlive a run ------------------------------------------------------------
+    def attach(self, node: str, socket: str) -> Process:
+        """Lend ``node`` to the run that listens on ``socket``.
+
+        What is returned exits when the run has let go of the node and nothing of it is left there.
+        """
+        process = Process(self, node, next(self._numbers), "")
+        self._processes[process.number] = process
+        if not self.tell(node, op="attach", id=process.number, socket=socket):
+            process.lose(_gone(node))
+        return process
+
+    async def until_gone(self, node: str) -> None:
+        """Returns when the agent of ``node``, which said hello, is no longer connected."""
+        life = Process(self, node, next(self._numbers), "")
+        if node in self._agents:
+            self._processes[life.number] = life
+            with contextlib.suppress(NodeError):
+                await life.wait()
+
+    def drop(self, node: str) -> None:
+        """Close the connection of ``node`` without a word: it ends at once, whatever it does."""
+        if node in self._agents:
+            self._agents[node].transport.abort()
+
+    # -- messages --------------------------------------------------------------------------
     async def _ping(self) -> None:
         """Drop the agents that answer no more: of a paused node the connection stays open.
 

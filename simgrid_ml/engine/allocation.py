@@ -2,14 +2,82 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from simgrid_ml import wire
 from simgrid_ml.backends.base import Backend, NodesRequest
+from simgrid_ml.backends.image import OffersImages
+from simgrid_ml.engine import pools
+from simgrid_ml.engine.pool_plan import Kind
+from simgrid_ml.errors import NodeError, PlacementError
+from simgrid_ml.node.protocol import address, encode
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.value import to_plain
 
-__all__ = ["nodes_for"]
+__all__ = ["Allocation", "Preempted", "is_pooled", "nodes_for"]
+
+T = TypeVar("T")
+_LINE_LIMIT = 2**20
+_VERDICT_S = 1.0
+_RELEASE_S = 15.0
+
+
+class Preempted(NodeError):
+    """A low-priority node was taken away; the job begins again on others."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Nodes that are a run's until it lets go.
+
+    Attributes:
+        owner: the id from which their addresses come.
+        nodes: their names, the head node's first.
+        ended: done when none of them is left before they have said hello; or None.
+        lost: fails when they are taken away.
+    """
+
+    owner: str
+    nodes: tuple[str, ...]
+    ended: Awaitable[object] | None
+    lost: asyncio.Future[None] | None = None
+
+    async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, which has ended in any case when this returns or raises.
+
+        Raises:
+            Preempted: a node was taken away.
+            NodeError: the pool of the cluster is gone.
+        """
+        if self.lost is None:
+            return await work
+        task = asyncio.ensure_future(work)
+        try:
+            both: set[asyncio.Future[Any]] = {task, self.lost}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self.lost.result()
+            if isinstance(task.exception(), NodeError):  # what took the node away says so now
+                await asyncio.wait({self.lost}, timeout=_VERDICT_S)
+                if self.lost.done():
+                    self.lost.result()
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def is_pooled(record: RunRecord) -> bool:
+    """Whether the run was submitted to a cluster as it was stored, and so shares its nodes."""
+    return bool(record.spec().get("pooled"))
 
 
 @contextlib.asynccontextmanager
@@ -19,13 +87,138 @@ async def nodes_for(
     backend: Backend,
     request: NodesRequest,
     log: Callable[..., None],
-) -> AsyncIterator[Awaitable[object] | None]:
+) -> AsyncIterator[Allocation]:
     """The nodes of one attempt of a run; on leaving they are given back, or gone.
-
-    Yields what ``Backend.nodes`` yields.
 
     Raises:
         NodeError: they cannot be had.
+        PlacementError: the cluster has become too small.
     """
-    async with backend.nodes(request) as ended:
-        yield ended
+    if is_pooled(record):
+        async with _of_pool(record, cluster, backend, request, log) as given:
+            yield given
+    else:
+        async with backend.nodes(request) as ended:
+            yield Allocation(record.id, request.nodes, ended)
+
+
+@contextlib.asynccontextmanager
+async def _of_pool(
+    record: RunRecord,
+    cluster: ClusterSpec,
+    backend: Backend,
+    request: NodesRequest,
+    log: Callable[..., None],
+) -> AsyncIterator[Allocation]:
+    kind = Kind(
+        backend=cluster.backend,
+        capacity=request.capacity,
+        joins=backend.joins and request.links is None,
+        links=request.links,
+        image=request.image,
+        # Nodes that are not made of images see the whole host.
+        visible=request.visible if isinstance(backend, OffersImages) else (),
+    )
+    spec = record.spec()
+    wish = {
+        "op": "acquire",
+        "run": record.id,
+        "submitter": spec.get("submitter", ""),
+        "nodes": len(request.nodes),
+        "kind": to_plain(kind),
+        "created": spec.get("created", time.time()),
+        "socket": request.socket,
+    }
+    folder = os.path.join(os.path.dirname(os.path.dirname(record.path)), wire.POOLS, cluster.name)
+    reader, writer = await _ask(folder, wish)
+    try:
+        given = await _turn(folder, reader, log)
+        log("given", nodes=given["nodes"])
+        lost = asyncio.ensure_future(_until_lost(folder, reader))
+        lost.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            yield Allocation(given["owner"], tuple(given["nodes"]), lost, lost)
+        finally:
+            if lost.cancel():
+                await asyncio.gather(lost, return_exceptions=True)
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                writer.write(encode({"op": "release"}))
+                await asyncio.wait_for(_until_released(reader), _RELEASE_S)
+    finally:
+        writer.close()
+
+
+async def _ask(
+    folder: str, wish: dict[str, Any]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A conversation with the pool in ``folder``, which has heard the wish; starts a new pool
+    where there is none, or where it ends just now.
+
+    Raises:
+        NodeError: none can be started.
+    """
+    deadline = time.monotonic() + pools.START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            reader, writer = await _connect(folder)
+            with contextlib.suppress(ConnectionError):
+                writer.write(encode(wish))
+                if await _hear(reader) is not None:
+                    return reader, writer
+            writer.close()
+        pools.start(folder)
+        await asyncio.sleep(pools.LOOK_S)
+    raise pools.not_up(folder)
+
+
+async def _connect(folder: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        path = address(os.path.join(folder, wire.SOCKET), held)
+        return await asyncio.open_unix_connection(path, limit=_LINE_LIMIT)
+    finally:
+        os.close(held)
+
+
+async def _hear(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    line = await reader.readline()
+    said: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
+    return said
+
+
+async def _turn(folder: str, reader: asyncio.StreamReader, log: Callable[..., None]) -> Any:
+    """Wait for the nodes; what the pool says with them."""
+    while (said := await _hear(reader)) is not None:
+        if said["op"] == "given":
+            return said
+        if said["op"] == "refused":
+            kind = NodeError if said["kind"] == "node" else PlacementError
+            raise kind(said["cause"], evidence=said["evidence"], remedy=said["remedy"])
+        log("waiting", position=said["position"], of=said["of"])
+    raise _pool_gone(folder)
+
+
+async def _until_lost(folder: str, reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        said = await _hear(reader)
+        if said is not None:
+            raise Preempted(
+                f"{said['node']} of cluster {os.path.basename(folder)!r} was pre-empted",
+                remedy="use a dedicated cluster, or a script that goes on from a checkpoint",
+            )
+    raise _pool_gone(folder)
+
+
+async def _until_released(reader: asyncio.StreamReader) -> None:
+    while (said := await _hear(reader)) is not None and said["op"] != "released":
+        pass
+
+
+def _pool_gone(folder: str) -> NodeError:
+    return NodeError(
+        f"the process that keeps the nodes of cluster {os.path.basename(folder)!r} went away, "
+        "and its nodes with it",
+        evidence=pools.last_words(folder),
+        remedy="somebody stopped or killed it, or the host ran out of memory; submit again, and "
+        "a new one is started",
+    )

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -23,10 +23,10 @@ from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.checks import fidelity as fidelity_check
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
-from simgrid_ml.engine import collect, images, plugins
+from simgrid_ml.engine import attempts, collect, images, plugins
 from simgrid_ml.engine import ranks as rank_files
 from simgrid_ml.engine.agents import Switchboard
-from simgrid_ml.engine.allocation import nodes_for
+from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
 from simgrid_ml.environments.build import BuiltEnvironment, hold
@@ -98,6 +98,7 @@ class _Story:
         self.job = from_plain(spec["job"], JobSpec, "job")
         self.cluster = from_plain(spec["cluster"], ClusterSpec, "cluster")
         self.backend = plugins.backend(self.cluster.backend)
+        self.attempt_number = 1
         self.placement: Placement | None = None
         self.image: NodeImage | None = None
         self.nodes: dict[str, NodeInfo] = {}
@@ -115,16 +116,31 @@ class _Story:
         environment = await self.prepare_environment()
         with hold(environment):
             self.advance(RunState.QUEUED)
-            await self.attempt(environment)
+            while True:
+                try:
+                    return await self.attempt(environment)
+                except Preempted as lost:
+                    if self.attempt_number == attempts.MAX_ATTEMPTS:
+                        raise
+                    self.begin_again(lost)
+
+    def begin_again(self, lost: Preempted) -> None:
+        """Put aside what the attempt has left, and queue for the next."""
+        self.log("preempted", attempt=self.attempt_number, why=lost.cause)
+        attempts.put_aside(self.record, self.attempt_number)
+        self.logs = {}
+        self.attempt_number += 1
+        if self.record.state is not RunState.QUEUED:
+            self.advance(RunState.QUEUED, attempt=self.attempt_number, why=lost.cause)
 
     async def attempt(self, environment: BuiltEnvironment) -> None:
-        """From nothing to commands that have ended, on nodes that exist for it alone."""
+        """From nothing to commands that have ended, on nodes that are its own meanwhile."""
         record, job, cluster = self.record, self.job, self.cluster
         host = self.backend.inventory()
-        placed = place(job, cluster, host)
-        capacity = size_nodes(cluster, len(placed.nodes), host, job.shm_size_bytes)
-        cores = capacity.cores(len(placed.nodes), host)
-        placement = self.placement = replace(placed, cpus=cores)
+        placement = place(job, cluster, host)
+        nodes_at_once = cluster.max_nodes if is_pooled(record) else len(placement.nodes)
+        capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
+        cores = capacity.cores(len(placement.nodes), host)
         request = NodesRequest(
             run_id=record.id,
             run_dir=record.path,
@@ -145,22 +161,37 @@ class _Story:
             )
             await stack.enter_async_context(board.listening())
             try:
-                given = nodes_for(record, cluster, self.backend, request, self.log)
-                nodes = stack.enter_async_context(given)
-                ended = await self.unless_cancelled(nodes)
-                hellos = await self.unless_cancelled(self.hellos(board, placement.nodes, ended))
-                self.nodes = {
-                    name: images.node_in(self.image, self.backend.describe(record.id, hellos[name]))
-                    for name in placement.nodes
-                }
-                self.tell_of_nodes(placement, capacity)
-                fidelity = Fidelity(
-                    record, placement, self.nodes, capacity, cluster.links, self.log
+                turn = nodes_for(record, cluster, self.backend, request, self.log)
+                nodes = stack.enter_async_context(turn)
+                given = await self.unless_cancelled(nodes)
+                placed = place(job, cluster, host, given.nodes)
+                placement = self.placement = replace(placed, cpus=cores)
+                await given.unless_lost(
+                    self.on_nodes(board, given, placement, capacity, environment)
                 )
-                await self.unless_cancelled(fidelity.probe(board))
-                await self.launch(board, placement, environment, fidelity)
             finally:
                 board.dismiss()  # before the backend's own exit, so that agents end in peace
+
+    async def on_nodes(
+        self,
+        board: Switchboard,
+        given: Allocation,
+        placement: Placement,
+        capacity: Capacity,
+        environment: BuiltEnvironment,
+    ) -> None:
+        """From nodes that are starting to commands that have ended."""
+        record = self.record
+        hellos = await self.unless_cancelled(self.hellos(board, placement.nodes, given.ended))
+        self.nodes = {
+            name: images.node_in(self.image, self.backend.describe(given.owner, hellos[name]))
+            for name in placement.nodes
+        }
+        self.tell_of_nodes(placement, capacity)
+        shaped = self.cluster.links
+        fidelity = Fidelity(record, placement, self.nodes, capacity, shaped, self.log)
+        await self.unless_cancelled(fidelity.probe(board))
+        await self.launch(board, placement, environment, fidelity)
 
     async def launch(
         self,
@@ -176,18 +207,18 @@ class _Story:
         launcher = plugins.launcher(job.distribution)
         plan = launcher(job, placement, rank_files.tools(record, head))
         self.logs = rank_files.write_launch(
-            record, job, self.cluster, placement, plan, self.nodes, environment.python
+            *(record, job, self.cluster, placement, plan, self.nodes, environment.python),
+            attempt=self.attempt_number,
         )
         for command in plan.commands:
             if command.log is not None:
                 name = dialect.launcher_log(self.cluster.era)
                 self.logs[command.name] = record.file(wire.ARTIFACTS, name)
         self.advance(RunState.RUNNING)
-        if job.max_run_s is not None:
-            asyncio.get_running_loop().call_later(job.max_run_s, self.out_of_time)
         commands = Commands(record, job, plan, placement, self.logs, board, self.log)
-        async with fidelity.sampling():
-            await self.unless_cancelled(commands.run())
+        with self.time_limit():
+            async with fidelity.sampling():
+                await self.unless_cancelled(commands.run())
 
     async def hellos(
         self, board: Switchboard, nodes: tuple[str, ...], ended: Awaitable[object] | None
@@ -247,6 +278,19 @@ class _Story:
         while not self.record.cancel_requested:
             await asyncio.sleep(_LOOK_S)
         self.cancel.set()
+
+    @contextlib.contextmanager
+    def time_limit(self) -> Iterator[None]:
+        """Cancel a run that is in the block for longer than its job may."""
+        if self.job.max_run_s is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self.job.max_run_s, self.out_of_time)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def out_of_time(self) -> None:
         if not self.cancel.is_set():

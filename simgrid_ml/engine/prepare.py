@@ -22,7 +22,7 @@ from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunRecord
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.capacity import size_nodes
-from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
 from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import place
 from simgrid_ml.spec.value import to_plain
@@ -72,6 +72,8 @@ def submit(
         "job": to_plain(job),
         "cluster": to_plain(cluster),
         "created": time.time(),
+        "submitter": f"process {os.getpid()} since {_started()}",
+        "pooled": _is_stored(cluster, store),
         **(extra or {}),
     }
     record, lock = store.create_held(experiment, spec, run_id)
@@ -118,6 +120,18 @@ def check_source(job: JobSpec) -> None:
             remedy="the path is relative to the source folder",
             where="job.entry_script",
         )
+
+
+def _is_stored(cluster: ClusterSpec, store: RunStore) -> bool:
+    """Whether the workspace has just this cluster, whose nodes its runs then share."""
+    stored = store.clusters()
+    return cluster.name in stored and stored_cluster(stored, cluster.name) == cluster
+
+
+def _started() -> int:
+    """When this process was started; tells it from others of its number."""
+    with open("/proc/self/stat", "rb") as stream:
+        return int(stream.read().rpartition(b")")[2].split()[19])
 
 
 def _check_workspace(store: RunStore) -> None:

@@ -140,8 +140,12 @@ def write_launch(
     plan: LaunchPlan,
     nodes: Mapping[str, NodeInfo],
     python: str,
+    attempt: int = 1,
 ) -> dict[str, str]:
     """Write what every task runs; returns the path of each task's log.
+
+    Args:
+        attempt: how often the job has begun.
 
     Raises:
         SpecError: an argument or a variable of the job cannot be given to a process.
@@ -167,7 +171,7 @@ def write_launch(
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
         # and ranks that outnumber cores then wait for each other's threads.
         "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),
-        **dialect.common_variables(identity, job, cluster, placement, addresses),
+        **dialect.common_variables(identity, job, cluster, placement, addresses, attempt),
         **job.variables,
         "PYTHONPATH": ":".join(
             filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))

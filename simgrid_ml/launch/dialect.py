@@ -150,13 +150,14 @@ def common_variables(
     cluster: ClusterSpec,
     placement: Placement,
     addresses: Mapping[str, str],
+    attempt: int = 1,
 ) -> dict[str, str]:
     """What every rank finds in its environment, before its own ``task_variables``."""
     values = _azureml(identity, job, cluster, placement)
     hosts = [addresses[node] for node in placement.nodes]
     values.update(_batch(identity, job, cluster, placement, hosts))
     if cluster.era is Era.E3:
-        values.update(_common_runtime(identity, cluster))
+        values.update(_common_runtime(identity, cluster, attempt))
     return values
 
 
@@ -242,7 +243,7 @@ def _batch(
     }
 
 
-def _common_runtime(identity: Identity, cluster: ClusterSpec) -> dict[str, str]:
+def _common_runtime(identity: Identity, cluster: ClusterSpec, attempt: int) -> dict[str, str]:
     context = {
         "run_id": identity.run_id,
         "experiment_name": identity.experiment,
@@ -254,7 +255,7 @@ def _common_runtime(identity: Identity, cluster: ClusterSpec) -> dict[str, str]:
         "vm_size": cluster.vm_size,
         "gpu_count": 0,
         "vm_priority": cluster.vm_priority,
-        "run_attempt_count": 1,
+        "run_attempt_count": attempt,
     }
     return {
         "AZUREML_CR_AZUREML_CONTEXT": json.dumps(context),

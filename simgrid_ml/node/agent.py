@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from simgrid_ml.node import isolation
+from simgrid_ml.node import isolation, renewal
 from simgrid_ml.node.config import Config
 from simgrid_ml.node.protocol import Connection, connect, hand_over
 
@@ -72,7 +72,8 @@ def _serve_alone(config: Config) -> int:
     os.umask(0o022)
     nursery, held = os.pipe2(os.O_CLOEXEC)  # nobody starts us but the engine, which ends us itself
     about = {"tmp": "/tmp", "shm": None, **_place(config, node, have)}
-    Agent(connect(config.socket), node, have, [], about).serve(nursery)
+    own = ("/tmp", "/dev/shm", "/run", "/var/tmp")
+    Agent(connect(config.socket), node, have, [], about, own).serve(nursery)
     os.close(held)
     return 0
 
@@ -157,7 +158,8 @@ def _start(
         else:
             folders = isolation.shared_folders(config.shared, tmp)
         about = {**folders, **_place(config, node, have)}
-        Agent(connection, node, have, limits + refused, about).serve(nursery)
+        own = (str(folders["tmp"]), *(("/dev/shm",) if "mount" in have else ()))
+        Agent(connection, node, have, limits + refused, about, own).serve(nursery)
         code = 0
     except BaseException as error:
         sys.stderr.write(f"agent of {node}: {error!r}\n")
@@ -175,13 +177,16 @@ class Agent:
         have: Tuple[str, ...],
         refused: List[str],
         about: Dict[str, Optional[str]],
+        own_folders: Tuple[str, ...] = (),
     ) -> None:
         self.connection = connection
         self.node = node
         self.have = have
         self.refused = refused
         self.about = about
+        self.own_folders = own_folders  # emptied between runs
         self.commands: Dict[int, int] = {}  # pid → id of the spawn request
+        self.lent: Dict[int, Tuple[int, int]] = {}  # pid of a run's stand-in → request, its life
 
     def serve(self, nursery: int) -> None:
         """Until the connection closes, or the nursery's pipe: no agent outlives either."""
@@ -241,6 +246,42 @@ class Agent:
                 except ProcessLookupError:
                     pass
 
+    def on_attach(self, message: Dict[str, Any]) -> None:
+        """Lend the node to a run: a child serves its supervisor as this process would."""
+        alive_read, alive_write = os.pipe2(os.O_CLOEXEC)  # its closing ends the child
+        pid = os.fork()
+        if pid == 0:
+            os.close(alive_write)
+            self.stand_in(message["socket"], alive_read)
+        os.close(alive_read)
+        self.lent[pid] = (message["id"], alive_write)
+
+    def stand_in(self, path: str, alive: int) -> NoReturn:
+        """In a child: serve the run that listens at ``path`` until it lets go. Never returns."""
+        code = 1
+        try:
+            self.connection.close()
+            connection = connect(path)
+            Agent(connection, self.node, self.have, self.refused, self.about).serve(alive)
+            code = 0
+        except BaseException as error:  # a run that was cancelled meanwhile no longer listens
+            sys.stderr.write(f"{self.node}: {path}: {error!r}\n")
+            sys.stderr.flush()
+        os._exit(code)
+
+    def renew(self) -> None:
+        """End all that a run left in the node, and empty the folders that are the node's own."""
+        if "pid" in self.have:
+            renewal.end_all()
+        else:
+            _end_descendants()
+        for folder in self.own_folders:
+            renewal.empty(folder)
+        if "ipc" in self.have:
+            renewal.remove_ipc()
+        if "hostname" in self.have and os.uname().nodename != self.node:
+            isolation.set_hostname(self.node)
+
     def reap(self) -> None:
         """Report the ended commands; orphans of the node are reaped along with them."""
         while True:
@@ -250,6 +291,11 @@ class Agent:
                 return
             if pid == 0:
                 return
+            if pid in self.lent:
+                request, alive = self.lent.pop(pid)
+                os.close(alive)
+                self.renew()
+                self.connection.send(op="exited", id=request, code=exit_code(status))
             command = self.commands.pop(pid, None)
             if command is not None:
                 self.connection.send(op="exited", id=command, code=exit_code(status))

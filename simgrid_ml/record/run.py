@@ -55,7 +55,7 @@ MOVES: Mapping[RunState, FrozenSet[RunState]] = {
     _S.NOT_STARTED: _ENDS | {_S.PREPARING, _S.RUNNING},  # Running at once: an interactive run
     _S.PREPARING: _ENDS | {_S.QUEUED},
     _S.QUEUED: _ENDS | {_S.RUNNING},
-    _S.RUNNING: _ENDS | {_S.FINALIZING},
+    _S.RUNNING: _ENDS | {_S.FINALIZING, _S.QUEUED},  # Queued again: its nodes were pre-empted
     _S.FINALIZING: _TERMINAL,
     _S.CANCEL_REQUESTED: frozenset({_S.CANCELED, _S.FAILED}),
     _S.COMPLETED: frozenset(),

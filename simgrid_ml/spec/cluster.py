@@ -18,6 +18,7 @@ __all__ = [
     "RESERVED_NAMES",
     "ClusterSpec",
     "Era",
+    "Preemption",
     "WorkingDirectory",
     "is_cluster_name",
     "stored_cluster",
@@ -51,6 +52,18 @@ class WorkingDirectory(str, Enum):
     PRIVATE = "private"
 
 
+class Preemption(Value, frozen=True, kw_only=True):
+    """A node that is taken away, once in the life of the cluster's pool of nodes.
+
+    Attributes:
+        after_s: since the first run got nodes of the pool.
+        node: its name, ``node1``; nothing happens if there is no such node then.
+    """
+
+    after_s: Annotated[float, Meta(ge=0)]
+    node: str
+
+
 class ClusterSpec(Value, frozen=True, kw_only=True):
     """A cluster as stored.
 
@@ -59,6 +72,7 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
         scale: nodes get this share of their VM size; None: as much as the host has for all of them.
         links: the network between the nodes; None: as the backend and the VM size have it.
         backend: an entry point of the group ``simgrid_ml.backends``.
+        preemptions: when nodes are taken away; of low-priority clusters alone.
     """
 
     name: str
@@ -72,12 +86,15 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
     backend: str = "process"
     era: Era = Era.E2
     working_directory: WorkingDirectory | None = None
+    preemptions: tuple[Preemption, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.min_nodes, self.idle_seconds_before_scaledown) < 0:
             raise ValueError("min_nodes and idle_seconds_before_scaledown must not be negative")
         if self.max_nodes < max(1, self.min_nodes):
             raise ValueError("max_nodes must be at least 1 and at least min_nodes")
+        if self.preemptions and self.vm_priority.lower() != "lowpriority":
+            raise ValueError("preemptions need vm_priority lowpriority: dedicated nodes stay")
 
     @property
     def effective_working_directory(self) -> WorkingDirectory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,16 @@ class Placement:
         }
 
 
-def place(job: JobSpec, cluster: ClusterSpec, host: HostInventory) -> Placement:
+def place(
+    job: JobSpec,
+    cluster: ClusterSpec,
+    host: HostInventory,
+    names: Sequence[str] | None = None,
+) -> Placement:
     """Node *i* gets ranks ``i*k … i*k+k-1``, as Azure ML places them.
+
+    Args:
+        names: of the nodes that the job has, the head node first; None: ``node0``, ``node1`` ….
 
     Raises:
         PlacementError: the job wants more nodes than the cluster may have.
@@ -112,8 +121,8 @@ def place(job: JobSpec, cluster: ClusterSpec, host: HostInventory) -> Placement:
         )
     per_node = job.distribution.processes_per_node
     tasks = tuple(
-        Task(f"rank-{node * per_node + local}", f"node{node}", node * per_node + local, local)
-        for node in range(nodes)
+        Task(f"rank-{node * per_node + local}", name, node * per_node + local, local)
+        for node, name in enumerate(names or [f"node{n}" for n in range(nodes)])
         for local in range(per_node)
     )
     return Placement(tasks, host.cpus)

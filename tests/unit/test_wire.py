@@ -5,6 +5,7 @@ from simgrid_ml import wire
 PINNED = {
     "ARTIFACTS": "artifacts",
     "ARTIFACT_INDEX": "artifacts.json",
+    "ATTEMPTS": "attempts",
     "ATTRIBUTES": "attributes",
     "CACHE_HOME_VARIABLE": "SIMGRID_ML_CACHE",
     "CANCEL": "cancel",
@@ -25,6 +26,7 @@ PINNED = {
     "NODE_VARIABLE": "SIMGRID_ML_NODE",
     "OUTPUTS": "outputs",
     "PLACEMENT": "placement.json",
+    "POOLS": "pools",
     "PROVENANCE": "provenance.json",
     "PYTHONPATH": "python",
     "RANK_MIN_LIFE_S": 0.3,
