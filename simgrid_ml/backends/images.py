@@ -144,7 +144,7 @@ def _unfit(name: str, wanted: ImageSpec, facts: ImageFacts) -> NodeError:
             f"nodes cannot run in the image {name}: {names} does not run there, or is too old",
             evidence=evidence,
             remedy="use an image with Python 3.8 or later on its PATH, or name its Python as "
-            f"interpreter_path; simgrid-ml images check --user-managed {name.split()[0]}",
+            f"interpreter_path; simgrid-ml images check {name.split()[0]}",
         )
     return NodeError(
         f"the job's environment cannot run in the image {name}",

@@ -28,6 +28,7 @@ COMMANDS = {
     "shell": ("simgrid_ml.cli.shell:shell", "Open a shell inside a node of a live run."),
     "cluster": ("simgrid_ml.cli.cluster:cluster", "Create, list, change, delete clusters."),
     "env": ("simgrid_ml.cli.env:env", "List, build, show, prune environments."),
+    "images": ("simgrid_ml.cli.images:images", "List, map, check the images nodes are made from."),
     "doctor": (
         "simgrid_ml.cli.doctor:doctor",
         "What this host can do, and how to make it do more.",

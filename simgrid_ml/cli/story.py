@@ -122,6 +122,15 @@ def numbers(points: Sequence[dict[str, Any]]) -> list[float]:
     return values
 
 
+def _without_password(job: Any) -> Any:
+    """That of an image's registry is in ``spec.json`` for the supervisor, and for nobody else."""
+    environment = (job or {}).get("environment") or {}
+    if not environment.get("registry"):
+        return job
+    shown = {**environment, "registry": {**environment["registry"], "password": None}}
+    return {**job, "environment": shown}
+
+
 def describe(record: RunRecord) -> dict[str, Any]:
     """A run as plain data, as ``runs show --json`` prints it."""
     spec = record.spec()
@@ -137,7 +146,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
         "duration_s": round(duration_s(record), 3),
         "stages": [{"state": name, "duration_s": spent} for name, spent in stages(record)],
         "directory": record.path,
-        "job": spec.get("job"),
+        "job": _without_password(spec.get("job")),
         "cluster": spec.get("cluster"),
         "environment": record.document(wire.ENVIRONMENT),
         "error": error_of(record),
