@@ -11,8 +11,8 @@ nodes on two cores (``benchmarks/overhead`` repeats it):
 
 A variable of the job named ``SIMGRID_ML_MCA_<parameter>`` replaces a setting or adds one, and takes
 it away if empty; ``bind_to`` stands for the option. Open MPI's own ``OMPI_MCA_*`` cannot: what is
-said on its command line wins over them. An ``mpirun`` that a script starts finds all of these in its
-environment, where its own options win.
+said on its command line wins over them. An ``mpirun`` that a script starts finds all of these in
+its environment, where its own options win.
 """
 
 from __future__ import annotations
