@@ -91,9 +91,9 @@ def format_delay(time_s: float) -> str:
     >>> format_delay(0.00005), format_delay(0.0025), format_delay(1.5)
     ('50 us', '2.5 ms', '1.5 s')
     """
-    if time_s < 1e-3:
+    if 0 < time_s < 1e-3:
         return f"{time_s * 1e6:.4g} us"
-    return f"{time_s * 1e3:.4g} ms" if time_s < 1 else f"{time_s:.4g} s"
+    return f"{time_s * 1e3:.4g} ms" if 0 < time_s < 1 else f"{time_s:.4g} s"
 
 
 def format_bytes(size_bytes: float) -> str:

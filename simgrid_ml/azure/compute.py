@@ -29,6 +29,7 @@ from simgrid_ml.errors import NotFoundError, SpecError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.run import RunState
 from simgrid_ml.spec.cluster import RESERVED_NAMES, ClusterSpec, is_cluster_name, stored_cluster
+from simgrid_ml.spec.links_text import LINK_WORDS, with_default
 from simgrid_ml.spec.value import from_plain, to_plain
 
 __all__ = [
@@ -388,14 +389,22 @@ def _spec(name: str, asked: Any) -> ClusterSpec:
     plain["vm_size"] = asked.vm_size or _DEFAULT_SIZE
     if scale.idle_seconds_before_scaledown is not None:
         plain["idle_seconds_before_scaledown"] = scale.idle_seconds_before_scaledown
+    words: dict[str, str] = {}
     for key, value in (asked.tags or {}).items():
         if key.startswith(TAG_PREFIX):
             field = key[len(TAG_PREFIX) :].replace("-", "_")
+            if field in LINK_WORDS:
+                words[field] = value
+                continue
             if field not in _FROM_TAGS:
-                known = ", ".join(TAG_PREFIX + known for known in _FROM_TAGS)
+                known = ", ".join(TAG_PREFIX + known for known in (*_FROM_TAGS, *LINK_WORDS))
                 raise ComputeTargetException(f"there is no tag {key}; known: {known}")
             plain[field] = _number(value) if field == "scale" else value
-    return _checked(plain)
+    try:
+        links = with_default(None, words, "tags")
+    except SpecError as error:
+        raise ComputeTargetException(str(error), inner_exception=error) from error
+    return _checked({**plain, **({} if links is None else {"links": to_plain(links)})})
 
 
 def _number(text: Any) -> Any:

@@ -21,10 +21,15 @@ from simgrid_ml.errors import NodeError, UsageError
 from simgrid_ml.native import PACKAGE, compiled, node_program
 from simgrid_ml.node import isolation
 from simgrid_ml.node.config import Config
+from simgrid_ml.spec.capacity import Capacity
+from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.placement import HostInventory
 
 if TYPE_CHECKING:
     import asyncio  # 25 ms that who only asks for the inventory, at submission, need not wait for
+
+    from simgrid_ml.network.choose import Choice
+    from simgrid_ml.network.wires import Wires
 
 __all__ = ["ProcessBackend", "cpu_count", "shared_folder", "wanted_isolation"]
 
@@ -46,16 +51,55 @@ class ProcessBackend:
 
     joins = True
 
+    def __init__(self) -> None:
+        self._wires: dict[str, Wires] = {}  # of the runs that have shaped links, by their ids
+
     def inventory(self) -> HostInventory:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return HostInventory(cpus=cpu_count(), memory_bytes=memory)
 
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
+        choice, _ = self.choose_links(request.links, request.nodes, request.capacity)
+        if choice is None:
+            async with self._agents(request, None) as ended:
+                yield ended
+            return
+        from simgrid_ml.network.wires import wires
+
+        folder = os.path.join(request.run_dir, wire.TMP)
+        os.makedirs(folder, exist_ok=True)
+        run_id, nodes = request.run_id, request.nodes
+        shaped = wires(choice, run_id=run_id, nodes=nodes, folder=folder, log=request.log)
+        async with shaped as links:
+            self._wires[run_id] = links
+            try:
+                async with self._agents(request, links) as ended:
+                    yield ended
+            finally:
+                del self._wires[run_id]
+
+    def choose_links(
+        self, links: Links | None, nodes: tuple[str, ...], capacity: Capacity
+    ) -> tuple[Choice | None, str]:
+        """See ``ShapesLinks``; nodes that are processes never get their VM size's rate unasked."""
+        if links is None:
+            return None, ""
+        from simgrid_ml.network.choose import abilities, choose
+
+        return choose(links, nodes, capacity.nic_bytes_per_s, abilities(wanted_isolation()))
+
+    def wires(self, run_id: str) -> Wires | None:
+        return self._wires.get(run_id)
+
+    @contextlib.asynccontextmanager
+    async def _agents(
+        self, request: NodesRequest, links: Wires | None
+    ) -> AsyncIterator[Awaitable[object]]:
         import asyncio
 
         hosts = os.path.join(request.run_dir, wire.TMP, "hosts")
-        _write_hosts(hosts, request)
+        _write_hosts(hosts, request, links)
         shared = shared_folder(request.run_dir)
         config = Config(
             socket=request.socket,
@@ -64,6 +108,7 @@ class ProcessBackend:
             shm_bytes=request.capacity.shm_bytes,
             hosts=hosts,
             shared=shared,
+            **({} if links is None else links.for_agents()),
         )
         try:
             nursery = await asyncio.create_subprocess_exec(
@@ -78,9 +123,11 @@ class ProcessBackend:
                 remedy="`simgrid-ml doctor` shows what this host lacks",
             ) from error
         ended = asyncio.ensure_future(nursery.wait())
+        watch = asyncio.ensure_future(_end_with(links, nursery))
         try:
             yield ended
         finally:
+            watch.cancel()
             await _end(nursery)
             await ended
             shutil.rmtree(shared, ignore_errors=True)  # the nursery's task, unless it was killed
@@ -133,7 +180,16 @@ def shared_folder(run_dir: str) -> str:
     return f"/dev/shm/{wire.LABEL}-{hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]}"
 
 
-def _write_hosts(path: str, request: NodesRequest) -> None:
+async def _end_with(links: Wires | None, nursery: asyncio.subprocess.Process) -> None:
+    """Without the relay no packet arrives, and everything would wait for ever."""
+    if links is not None:
+        code = await links.ended()
+        print(f"the relay that connects the nodes ended with code {code}", file=sys.stderr)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(nursery.pid, 9)
+
+
+def _write_hosts(path: str, request: NodesRequest, links: Wires | None) -> None:
     """``/etc/hosts`` of the nodes: the host's, and each other's names."""
     try:
         with open("/etc/hosts", encoding="utf-8") as stream:
@@ -141,7 +197,10 @@ def _write_hosts(path: str, request: NodesRequest) -> None:
     except OSError:
         lines = ["127.0.0.1 localhost\n"]
     names = request.peers or request.nodes
-    lines += [f"{_address(request.run_id, node)} {node}\n" for node in names]
+    given = {node: _address(request.run_id, node) for node in names}
+    if links is not None:
+        given = links.addresses
+    lines += [f"{address} {node}\n" for node, address in given.items()]
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as stream:
         stream.write("\n".join(lines))

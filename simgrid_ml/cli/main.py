@@ -29,6 +29,7 @@ COMMANDS = {
     "cluster": ("simgrid_ml.cli.cluster:cluster", "Create, list, change, delete clusters."),
     "env": ("simgrid_ml.cli.env:env", "List, build, show, prune environments."),
     "images": ("simgrid_ml.cli.images:images", "List, map, check the images nodes are made from."),
+    "link": ("simgrid_ml.cli.link:link", "Show and change the links of a live run."),
     "doctor": (
         "simgrid_ml.cli.doctor:doctor",
         "What this host can do, and how to make it do more.",

@@ -12,6 +12,7 @@ import click
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import Screen, json_option, print_json
 from simgrid_ml.cli.environment import environment_of, environment_options
+from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option
 from simgrid_ml.errors import NotFoundError, SpecError, UsageError
 from simgrid_ml.record.run import RunRecord
@@ -38,6 +39,7 @@ _OF_THE_CLUSTER = ("backend", "era", "scale", "vm_size", "working_directory")
 @click.option("--backend", help="Where nodes live  [process]")
 @click.option("--vm-size", metavar="SIZE", help="What a node has, as Standard_NC6  [the host]")
 @click.option("--scale", type=float, help="Nodes get this share of it  [as the host allows]")
+@link_options
 @click.option("--era", type=click.Choice(["E1", "E2", "E3"]), help="Azure ML's generation  [E2]")
 @click.option("--working-directory", type=click.Choice(["shared", "private"]))
 @click.option("--experiment", help="Name in the run history  [SCRIPT's name]")
@@ -175,7 +177,10 @@ def _entry(script: str, source: str | None) -> tuple[str, str]:
 
 
 def _cluster(store: RunStore, flags: Mapping[str, Any], nodes: int) -> Any:
+    from msgspec import structs
+
     from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
+    from simgrid_ml.spec.links_text import LINK_WORDS, with_default
     from simgrid_ml.spec.value import from_plain, to_plain
 
     given = {key: flags[key] for key in _OF_THE_CLUSTER if flags[key] is not None}
@@ -184,7 +189,9 @@ def _cluster(store: RunStore, flags: Mapping[str, Any], nodes: int) -> Any:
         if flags["cluster_name"] is None
         else to_plain(stored_cluster(store.clusters(), flags["cluster_name"]))
     )
-    return from_plain({**plain, **given}, ClusterSpec, "cluster")
+    cluster = from_plain({**plain, **given}, ClusterSpec, "cluster")
+    words = {word: flags[word] for word in LINK_WORDS}
+    return structs.replace(cluster, links=with_default(cluster.links, words, "links"))
 
 
 def _interpreter(path: str) -> str:
@@ -226,7 +233,8 @@ def _from_file(
     """``job``, ``cluster`` (a stored name, or its values), ``experiment``, ``tags``."""
     from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.job import JobSpec
-    from simgrid_ml.spec.value import from_plain
+    from simgrid_ml.spec.links_text import parse_links
+    from simgrid_ml.spec.value import from_plain, to_plain
 
     surplus = [f"--{k.replace('_', '-')}" for k, v in flags.items() if v and k != "experiment"]
     if surplus or arguments:
@@ -257,6 +265,9 @@ def _from_file(
     if isinstance(cluster_plain, str):
         cluster = stored_cluster(store.clusters(), cluster_plain)
     elif isinstance(cluster_plain, dict):
+        if cluster_plain.get("links") is not None:
+            links = parse_links(cluster_plain["links"])
+            cluster_plain = {**cluster_plain, "links": to_plain(links)}
         default = {"name": "local", "max_nodes": job.distribution.nodes}
         cluster = from_plain({**default, **cluster_plain}, ClusterSpec, "cluster")
     else:

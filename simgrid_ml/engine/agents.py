@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from simgrid_ml.errors import NodeError
@@ -102,6 +102,8 @@ class Switchboard:
         self._dismissed = False
         self._conversations: set[asyncio.Task[None]] = set()
         self._unanswered: dict[str, int] = {}  # pings, by node
+        self.on_link: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] = _no_links_yet
+        """Answers who asks for the links between the nodes."""
         self.killed: list[Killed] = []
         """What was spawned under a name and ended by a signal, in order."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -316,7 +318,10 @@ class Switchboard:
     async def _serve_client(
         self, message: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """rsh and exec: run a command for as long as the client stays connected."""
+        """link: one answer. rsh and exec: a command for as long as the client stays connected."""
+        if message["op"] == "link":
+            writer.write(encode(await self.on_link(message)))
+            return
         node = message["node"]
         if node not in self._agents:
             known = ", ".join(sorted(self._agents)) or "none"
@@ -364,6 +369,11 @@ def not_answering(node: str) -> NodeError:
         remedy="do not pause nodes for so long; if nobody did, the host is overloaded: use fewer "
         "ranks or nodes",
     )
+
+
+async def _no_links_yet(_: Mapping[str, Any]) -> dict[str, Any]:
+    error = NodeError("the nodes are not up yet", remedy="try again when the run is Running")
+    return {"error": error.to_json()}
 
 
 def _gone(node: str) -> NodeError:

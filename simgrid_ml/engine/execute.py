@@ -29,6 +29,7 @@ from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
+from simgrid_ml.engine.links import LiveLinks
 from simgrid_ml.environments.build import BuiltEnvironment, hold
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
@@ -187,7 +188,9 @@ class _Story:
             name: images.node_in(self.image, self.backend.describe(given.owner, hellos[name]))
             for name in placement.nodes
         }
-        self.tell_of_nodes(placement, capacity)
+        links = LiveLinks(self.backend, record.id, self.log)
+        board.on_link = links.answer
+        self.tell_of_nodes(placement, capacity, links.to_json())
         shaped = self.cluster.links
         fidelity = Fidelity(record, placement, self.nodes, capacity, shaped, self.log)
         await self.unless_cancelled(fidelity.probe(board))
@@ -368,7 +371,9 @@ class _Story:
         return clash
 
     # -- small things ----------------------------------------------------------------------
-    def tell_of_nodes(self, placement: Placement, capacity: Capacity) -> None:
+    def tell_of_nodes(
+        self, placement: Placement, capacity: Capacity, network: dict[str, Any] | None
+    ) -> None:
         hostnames = {name: node.hostname for name, node in self.nodes.items()}
         nodes = {
             name: {
@@ -383,6 +388,7 @@ class _Story:
             "capacity": capacity.to_json(),
             "hostnames": hostnames,
             "node_info": nodes,
+            "network": network,
         }
         write_json(self.record.file(wire.PLACEMENT), document)
         for name, node in self.nodes.items():

@@ -60,9 +60,14 @@ def submit(
     check_source(job)
     requirements.check(job.environment)
     _check_workspace(store)
-    host = plugins.backend(cluster.backend).inventory()
+    backend = plugins.backend(cluster.backend)
+    host = backend.inventory()
     placement = place(job, cluster, host)
-    size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
+    capacity = size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
+    if cluster.links is not None:
+        from simgrid_ml.engine.links import check_links  # 20 ms that few need
+
+        check_links(backend, cluster, placement.nodes, capacity)
     if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
         raise PlacementError(
             f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",

@@ -12,6 +12,7 @@ unshaped. netem is not used: many kernels do not have it, and none was to be had
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import subprocess
 from typing import NamedTuple
@@ -151,6 +152,7 @@ def _fastest(links: Links) -> tuple[float, str] | None:
             for target, link in targets(links, links.nodes).items()
             if link.rate_bytes_per_s is not None
         ),
+        key=operator.itemgetter(0),
         default=None,
     )
 

@@ -4,8 +4,8 @@ A backend asks ``choose`` how, enters ``wires``, and starts its nodes with what 
 
 * method ``relay``: ``relay`` is the socket where the agents hand over their interfaces
   (``node.config.Config.relay``, with ``interface``, ``addresses``, ``netmask`` and ``mtu``);
-* method ``htb``: the nodes are connected by a switch (``switch.switched``) whose ``Wiring`` has the
-  ``rates``; the switch that this yields is given to ``through``.
+* method ``htb``: the nodes are connected by a switch (``switch.switched``, shaped) whose plugs have
+  the ``rates``; the switch is given to ``through``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,16 @@ class Wires:
     def through(self, switch: SetsRates) -> None:
         """The switch that has the rates, for changes."""
         self._switch = switch
+
+    def for_agents(self) -> dict[str, Any]:
+        """What the nodes' agents are told of it: arguments of ``node.config.Config``."""
+        return {
+            "relay": self.relay,
+            "interface": self.interface,
+            "addresses": self.addresses,
+            "netmask": self.netmask,
+            "mtu": self.mtu,
+        }
 
     async def ended(self) -> int:
         """Waits until the relay ends, which it should not; then no packet arrives any more.

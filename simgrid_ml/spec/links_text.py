@@ -21,12 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import structs
+
 from simgrid_ml.errors import SpecError
 from simgrid_ml.spec.links import Link, Links, Rack
 from simgrid_ml.spec.value import from_plain, to_plain
 from simgrid_ml.units import parse_rate, parse_seconds, parse_share
 
-__all__ = ["LINK_WORDS", "parse_link", "parse_links"]
+__all__ = ["LINK_WORDS", "parse_link", "parse_links", "with_default"]
 
 LINK_WORDS = ("rate", "delay", "jitter", "loss")
 _LINKS = ("nodes", "pairs", "racks", "method")
@@ -55,6 +57,18 @@ def parse_links(plain: Any, where: str = "cluster.links") -> Links:
         Links,
         where,
     )
+
+
+def with_default(links: Links | None, words: Mapping[str, Any], where: str) -> Links | None:
+    """``links``, with these words said of every node that is not named in it.
+
+    Raises:
+        SpecError: as ``parse_link``.
+    """
+    if all(value is None for value in words.values()):
+        return links
+    links = links or Links()
+    return structs.replace(links, default=parse_link(words, where, base=links.default))
 
 
 def parse_link(
