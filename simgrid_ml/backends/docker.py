@@ -27,12 +27,13 @@ from simgrid_ml.backends.engine_api import Deaths, Engine, EngineError
 from simgrid_ml.backends.host_image import host_image
 from simgrid_ml.backends.image import NodeImage
 from simgrid_ml.backends.images import fetch, named_image
-from simgrid_ml.errors import NodeError
+from simgrid_ml.errors import HostError, NodeError
 from simgrid_ml.native import PACKAGE, node_program
-from simgrid_ml.network.addresses import INTERFACE, NETMASK, addresses
+from simgrid_ml.network.addresses import INTERFACE, MAX_NODES, NETMASK, addresses
 from simgrid_ml.network.bridge import Plug
 from simgrid_ml.network.switch import Switch, can_switch, switched
 from simgrid_ml.node.config import Config
+from simgrid_ml.record.read import tail
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.job import ImageSpec
 from simgrid_ml.spec.links import Links
@@ -46,6 +47,8 @@ __all__ = ["DockerBackend", "our_containers"]
 
 _JANITOR = os.path.join(PACKAGE, "backends", "janitor.py")
 _GONE_S = 15.0
+_NOTICED_S = 1.0
+"""How long an engine may take a process for running that has ended."""
 
 T = TypeVar("T")
 
@@ -81,6 +84,7 @@ class DockerBackend:
             memory_bytes=int(info["MemTotal"]),
             isolation=("hostname", "pid", "mount", "ipc", "network"),
             enforces_sizes=True,
+            max_nodes=MAX_NODES,
         )
 
     def fetch_image(self, wanted: ImageSpec, log: Callable[[str], None]) -> None:
@@ -223,10 +227,14 @@ class _Containers:
             await stack.enter_async_context(self._watched_by_janitor())
             self.image = await self._call(self._find_image)
             stack.push_async_callback(self._remove)
+            before = time.time()
             await self._start()
-            stack.callback((await self._call(self._watch)).close)
+            stack.callback((await self._call(self._watch, before)).close)
             if self._switch is not None:
-                await self._plug(self._switch)
+                try:
+                    await self._plug(self._switch)
+                except HostError as error:
+                    raise await self._call(self._early_end) or error from None
             if self._links is not None:
                 watch = asyncio.ensure_future(self._end_with(self._links))
                 stack.callback(watch.cancel)
@@ -289,6 +297,24 @@ class _Containers:
             ]
         )
 
+    def _early_end(self) -> NodeError | None:
+        """Why nodes cannot be connected, if that is so since they have ended already."""
+        deadline = time.monotonic() + _NOTICED_S
+        while not (ended := self._not_running()):
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.05)
+        return NodeError(
+            f"the agents of {', '.join(sorted(ended))} ended before they had reported",
+            evidence=tail(self._request.log, 10),
+            remedy="`simgrid-ml doctor` checks what nodes need",
+        )
+
+    def _not_running(self) -> list[str]:
+        found = self._engine.containers(self._label)
+        running = {each["Id"] for each in found if each["State"] == "running"}
+        return [node for node, container in self._ids.items() if container not in running]
+
     def _pid(self, node: str) -> int:
         return int(self._engine.inspect(self._ids[node])["State"]["Pid"])
 
@@ -310,9 +336,9 @@ class _Containers:
             janitor.stdin.close()
             await janitor.wait()
 
-    def _watch(self) -> Deaths:
-        """Notice, in a thread, the first container that ends."""
-        deaths = self._engine.deaths(self._label, time.time())
+    def _watch(self, since_s: float) -> Deaths:
+        """Notice, in a thread, the first container that ends, or has ended."""
+        deaths = self._engine.deaths(self._label, since_s)
         loop = self._ended.get_loop()
 
         def listen() -> None:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from simgrid_ml.errors import PlacementError
 
-__all__ = ["INTERFACE", "NETMASK", "addresses"]
+__all__ = ["INTERFACE", "MAX_NODES", "NETMASK", "addresses"]
 
 INTERFACE = "eth0"
 _PREFIX = 22
-_ROOM = 2 ** (32 - _PREFIX) - 2
+MAX_NODES = 2 ** (32 - _PREFIX) - 2
+"""Of one run."""
+
 NETMASK = str(ipaddress.IPv4Network(f"0.0.0.0/{_PREFIX}").netmask)
 
 
@@ -25,10 +27,10 @@ def addresses(run_id: str, nodes: Sequence[str]) -> dict[str, str]:
     Raises:
         PlacementError: there are more nodes than a subnet has room for.
     """
-    if len(nodes) > _ROOM:
+    if len(nodes) > MAX_NODES:
         raise PlacementError(
-            f"{len(nodes)} nodes do not fit into one subnet of {_ROOM} addresses",
-            remedy=f"ask for at most {_ROOM} nodes",
+            f"{len(nodes)} nodes do not fit into one subnet of {MAX_NODES} addresses",
+            remedy=f"ask for at most {MAX_NODES} nodes",
         )
     number = int(hashlib.sha256(run_id.encode()).hexdigest(), 16) % 2 ** (_PREFIX - 8)
     first = (10 << 24) + (number << (32 - _PREFIX)) + 1

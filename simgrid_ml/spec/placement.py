@@ -25,6 +25,7 @@ class HostInventory:
             ``hostname pid mount ipc``; empty where the host allows none of it.
         limits: why something is missing, one sentence each.
         enforces_sizes: whether the backend can hold nodes to a share of cores and memory.
+        max_nodes: how many nodes a run can have there; None: as many as you like.
     """
 
     cpus: int
@@ -32,6 +33,7 @@ class HostInventory:
     isolation: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     enforces_sizes: bool = False
+    max_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def place(
         names: of the nodes that the job has, the head node first; None: ``node0``, ``node1`` ….
 
     Raises:
-        PlacementError: the job wants more nodes than the cluster may have.
+        PlacementError: the job wants more nodes than the cluster, or the host, may have.
 
     >>> from simgrid_ml.spec.job import Mpi
     >>> two_by_two = Mpi(nodes=2, processes_per_node=2)
@@ -118,6 +120,11 @@ def place(
             f"Requested {nodes} nodes but cluster {cluster.name!r} only has "
             f"{cluster.max_nodes} maximum nodes",
             remedy=f"ask for at most {cluster.max_nodes} nodes, or raise max_nodes of the cluster",
+        )
+    if host.max_nodes is not None and nodes > host.max_nodes:
+        raise PlacementError(
+            f"the {cluster.backend} backend has room for {host.max_nodes} nodes, not for {nodes}",
+            remedy=f"ask for at most {host.max_nodes} nodes, and more processes on each",
         )
     per_node = job.distribution.processes_per_node
     tasks = tuple(

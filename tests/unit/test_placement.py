@@ -64,6 +64,14 @@ def test_more_nodes_than_the_cluster_may_have_are_refused(nodes: int, maximum: i
     assert f"only has {maximum} maximum nodes" in str(caught.value)
 
 
+def test_more_nodes_than_the_host_has_room_for_are_refused() -> None:
+    job = JobSpec(source="/s", entry_script="t.py", distribution=Plain(nodes=4))
+    cluster = ClusterSpec(name="c", max_nodes=9, backend="docker")
+    assert len(place(job, cluster, HostInventory(1, 1, max_nodes=4)).nodes) == 4
+    with pytest.raises(PlacementError, match="docker backend has room for 3 nodes, not for 4"):
+        place(job, cluster, HostInventory(1, 1, max_nodes=3))
+
+
 def test_a_plain_job_has_one_task_per_node() -> None:
     job = JobSpec(source="/s", entry_script="t.py", distribution=Plain(nodes=3))
     placement = place(job, ClusterSpec(name="c", max_nodes=3), HostInventory(1, 1))
