@@ -301,8 +301,8 @@ static int read_one(int source) {
     if (draft == NULL) draft = take(1);
     struct node *node = &nodes[source];
     ssize_t size = read(node->tun, draft->data, LARGEST);
-    if (size < 0) {
-        if (errno != EAGAIN && errno != EINTR) detach(node); /* its network namespace is gone */
+    if (size <= 0) { /* what is neither: its network namespace is gone */
+        if (size == 0 || (errno != EAGAIN && errno != EINTR)) detach(node);
         return 0;
     }
     const unsigned char *ip = draft->data + HEADER;

@@ -150,6 +150,11 @@ class Relay:
     _cables: dict[str, Link] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def pid(self) -> int:
+        """Of the program; what it takes of the host's cores can be asked of the kernel."""
+        return self._process.pid
+
     async def set(self, cable: str, link: Link) -> None:
         """Change a cable now; what is already on its way keeps its time.
 

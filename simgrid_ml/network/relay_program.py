@@ -194,7 +194,9 @@ class Relay:
             data = os.read(node.tun, _LARGEST)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:  # its network namespace is gone
+        except OSError:
+            data = b""
+        if not data:  # its network namespace is gone
             self.detach(node)
             return False
         start = _HEADER.size
