@@ -18,7 +18,7 @@ from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.environments.build import BuiltEnvironment, ensure
 from simgrid_ml.errors import EnvironmentBuildError, NodeError, SimgridError
-from simgrid_ml.native import PACKAGE, compiled
+from simgrid_ml.native import PACKAGE, PROGRAMS_VARIABLE, compiled
 from simgrid_ml.spec.job import JobSpec, Mpi
 
 __all__ = ["environment_document", "environment_in", "node_in", "prepare"]
@@ -133,9 +133,12 @@ def node_in(image: NodeImage | None, node: NodeInfo) -> NodeInfo:
 def _program(image: NodeImage, name: str) -> tuple[str, ...]:
     """One that needs no library of the image: linked statically, else run by its Python."""
     try:
-        return (compiled(f"node/{name}.c", "-static"),)
+        if os.environ.get(PROGRAMS_VARIABLE) != "python":
+            return (compiled(f"node/{name}.c", "-static"),)
     except NodeError:
-        return (*image.python, os.path.join(PACKAGE, "node", f"{name}.py"))
+        pass
+
+    return (*image.python, os.path.join(PACKAGE, "node", f"{name}.py"))
 
 
 def environment_in(
