@@ -19,10 +19,11 @@ from collections.abc import Iterable, Iterator
 
 from simgrid_ml.backends.engine_api import Engine
 
-__all__ = ["PREFIX", "image", "nothing", "python", "shell"]
+__all__ = ["PREFIX", "image", "name_of", "nothing", "python", "remove", "shell"]
 
 PREFIX = "/opt/own-python"
 _LABEL = "simgrid-ml-test"
+_C_LIBRARY = ("libm", "libdl", "librt", "libutil", "libpthread", "libresolv")
 _LEFT_OUT = re.compile(
     r"/(test|tests|idlelib|tkinter|turtledemo|ensurepip|site-packages|dist-packages"
     r"|__pycache__|config-[^/]*)(/|\Z)"
@@ -58,18 +59,28 @@ def python() -> bytes:
     return _tar(programs, modules, of=extensions, links=links)
 
 
-@contextlib.contextmanager
-def image(engine: Engine, name: str, content: bytes) -> Iterator[str]:
-    """An image of that name in the engine, gone afterwards."""
-    import docker
+def name_of(kind: str) -> str:
+    """Of an image; tests that run at the same time have images of their own."""
+    return f"{_LABEL}/{kind}:{os.getpid()}"
 
+
+@contextlib.contextmanager
+def image(engine: Engine, kind: str, content: bytes) -> Iterator[str]:
+    """An image in the engine, gone afterwards; gives its name."""
+    name = name_of(kind)
     repository, _, tag = name.rpartition(":")
     engine.import_image(repository, tag, content, {_LABEL: "image"})
     try:
         yield name
     finally:
-        with contextlib.closing(docker.DockerClient(base_url=engine.address)) as client:
-            client.images.remove(name, force=True)
+        remove(engine, name)
+
+
+def remove(engine: Engine, name: str) -> None:
+    import docker
+
+    with contextlib.closing(docker.DockerClient(base_url=engine.address)) as client:
+        client.images.remove(name, force=True)
 
 
 def _tar(
@@ -105,5 +116,7 @@ def _libraries(programs: list[str]) -> list[tuple[str, str]]:
     paths = set(re.findall(r"=> (/\S+) \(", done.stdout))
     loaders = set(re.findall(r"^\s*(/\S*ld-\S+) \(", done.stdout, re.MULTILINE))
     folder = next(os.path.dirname(path) for path in paths if "/libc.so." in path)
+    for name in _C_LIBRARY:  # older programs ask for what is one file today
+        paths.update(path for path in glob.glob(f"{folder}/{name}.so.*") if os.path.exists(path))
     placed = [(path, f"{folder}/{os.path.basename(path)}") for path in sorted(paths)]
     return [*placed, *((path, path) for path in sorted(loaders))]
