@@ -193,8 +193,11 @@ class _Story:
         self.tell_of_nodes(placement, capacity, links.to_json())
         shaped = self.cluster.links
         fidelity = Fidelity(record, placement, self.nodes, capacity, shaped, self.log)
-        await self.unless_cancelled(fidelity.probe(board))
-        await self.launch(board, placement, environment, fidelity)
+        try:
+            await self.unless_cancelled(fidelity.probe(board))
+            await self.launch(board, placement, environment, fidelity)
+        except NodeError as lost:
+            raise links.first_cause(lost) from None
 
     async def launch(
         self,

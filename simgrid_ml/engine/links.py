@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from simgrid_ml.backends.base import Backend, ShapesLinks
-from simgrid_ml.errors import NotFoundError, PlacementError, SimgridError
+from simgrid_ml.errors import NodeError, NotFoundError, PlacementError, SimgridError
 from simgrid_ml.network.wires import Wires
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.cluster import ClusterSpec
@@ -55,6 +55,18 @@ class LiveLinks:
     def to_json(self) -> dict[str, Any] | None:
         """For the run's record; None: nothing is shaped."""
         return None if self._wires is None else self._wires.to_json()
+
+    def first_cause(self, lost: NodeError) -> NodeError:
+        """Why nodes were lost: nothing holds them when what connects them has ended."""
+        code = None if self._wires is None else self._wires.end_code
+        if code is None:
+            return lost
+        return NodeError(
+            f"the relay that connects the nodes ended with code {code}",
+            evidence=lost.cause,
+            remedy="something killed it, or the host ran out of memory: `dmesg` may tell; submit "
+            "again",
+        )
 
     async def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a client: change the link ``target``, or without one show them all."""

@@ -87,6 +87,12 @@ class Wires:
             raise AssertionError
         return await asyncio.shield(self._relay.ended)
 
+    @property
+    def end_code(self) -> int | None:
+        """The relay's exit code; None while it runs, and for htb."""
+        relay = self._relay
+        return relay.ended.result() if relay is not None and relay.ended.done() else None
+
     async def set(self, target: str, words: Mapping[str, Any]) -> Link:
         """Change a link now, in both directions; what is not said stays.
 

@@ -18,7 +18,6 @@ from simgrid_ml.backends.docker import LABELS
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.record.run import RunRecord, RunState
-from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.processes import RunProcesses, wait_until
 from simgrid_ml.testing.runs import Runs, cause, log, story
 
@@ -183,25 +182,6 @@ def test_more_nodes_than_a_network_has_addresses_for(workspace: Runs, engine: En
         workspace.submit("print(1)", nodes=1100, cluster=cluster)
     assert caught.value.remedy
     assert workspace.store.list() == []
-
-
-def test_a_control_socket_whose_place_is_taken(
-    workspace: Runs, engine: Engine, tmp_path: Path, environment: EnvironmentSpec
-) -> None:
-    from simgrid_ml.environments.build import ensure
-
-    go, slow = tmp_path / "go", tmp_path / "slow-python"
-    inner = ensure(environment).python
-    slow.write_text(f'#!/bin/sh\nwhile [ ! -e "{go}" ]; do sleep 0.05; done\nexec {inner} "$@"\n')
-    slow.chmod(0o755)
-    record = workspace.submit(
-        "print(1)", cluster=DOCKER, environment=EnvironmentSpec(interpreter=str(slow))
-    )
-    os.mkdir(record.file("control.sock"))
-    go.touch()
-    assert workspace.ended(record).state is RunState.FAILED, story(record)
-    assert "control.sock" in cause(record) and (record.error() or {})["exit_code"] == 5
-    os.rmdir(record.file("control.sock"))
 
 
 def test_an_agent_that_cannot_dial_back_is_told_with_its_last_words(
