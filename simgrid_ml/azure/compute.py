@@ -1,7 +1,7 @@
-"""``ComputeTarget`` and ``AmlCompute``: clusters that are documents until a run uses them.
+"""``ComputeTarget`` and ``AmlCompute``: clusters whose nodes come with runs, and stay a while.
 
-Nothing is provisioned, so whatever Azure takes minutes for is done at once. What the signatures
-of Azure ML have no room for is said in tags::
+What Azure takes minutes for takes less than a second. What the signatures of Azure ML have no
+room for is said in tags::
 
     AmlCompute.provisioning_configuration(
         vm_size="STANDARD_NC6", max_nodes=4,
@@ -11,11 +11,11 @@ of Azure ML have no room for is said in tags::
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from simgrid_ml import wire
 from simgrid_ml.azure.compute_status import AmlComputeStatus, vm_priority
 from simgrid_ml.azure.coverage import Gaps, missing_member
 from simgrid_ml.azure.errors import (
@@ -25,9 +25,9 @@ from simgrid_ml.azure.errors import (
     to_azure,
 )
 from simgrid_ml.azure.provisioning import AmlComputeProvisioningConfiguration, ScaleSettings
-from simgrid_ml.errors import NotFoundError, SpecError
+from simgrid_ml.engine import pools
+from simgrid_ml.errors import NotFoundError, SimgridError, SpecError
 from simgrid_ml.launch import dialect
-from simgrid_ml.record.run import RunState
 from simgrid_ml.spec.cluster import RESERVED_NAMES, ClusterSpec, is_cluster_name, stored_cluster
 from simgrid_ml.spec.links_text import LINK_WORDS, with_default
 from simgrid_ml.spec.value import from_plain, to_plain
@@ -41,7 +41,7 @@ __all__ = [
 TAG_PREFIX = "simgrid-ml."
 _DEFAULT_SIZE = "STANDARD_D2_V2"
 _FROM_TAGS = ("backend", "era", "scale", "working_directory")
-_WAITING = (RunState.NOT_STARTED, RunState.PREPARING, RunState.QUEUED)
+_LOOK_S = 0.1
 
 
 def stored_spec(workspace: Any, name: str) -> ClusterSpec:
@@ -115,7 +115,7 @@ class ComputeTarget(metaclass=Gaps):
 
 
 class AmlCompute(ComputeTarget):
-    """An emulated cluster. Nodes exist only while a run uses them."""
+    """An emulated cluster. Its nodes come with runs, and stay until they are idle for too long."""
 
     type = "AmlCompute"
 
@@ -202,26 +202,34 @@ class AmlCompute(ComputeTarget):
         timeout_in_minutes: float = 25,
         is_delete_operation: bool = False,
     ) -> None:
-        """Print what Azure prints; returns at once, since there is nothing to wait for.
+        """Wait until so many nodes are there, or cannot be had, or time is up: that does not raise.
 
         Args:
-            show_output: print.
-            min_node_count: say whether so many nodes are there; None: the cluster's minimum.
-            timeout_in_minutes: nodes beyond the minimum come with runs only, so waiting for
-                more ends as if this time were over. That does not raise.
+            show_output: print what Azure prints.
+            min_node_count: how many; None: the cluster's minimum. More come with runs only.
+            timeout_in_minutes: wait no longer.
         """
         if is_delete_operation:
             if show_output:
                 sys.stdout.write("Deleting.\nSucceeded\n")
             return
-        self.refresh_state()
-        if not show_output:
-            return
+        deadline = time.monotonic() + timeout_in_minutes * 60
         status = self.get_status()
         wanted = self._spec.min_nodes if min_node_count is None else min_node_count
+        while (
+            status.current_node_count < wanted and not status.errors and time.monotonic() < deadline
+        ):
+            time.sleep(_LOOK_S)
+            status = self.get_status()
+        if not show_output:
+            return
         sys.stdout.write("Creating.\nSucceeded\nAmlCompute wait for completion finished\n\n")
         if status.current_node_count >= wanted:
             print("Minimum number of nodes requested have been provisioned")
+        elif status.errors:
+            print("Errors have been reported:")
+            for error in status.errors:
+                print(error["error"]["message"])
         else:
             print("Wait timeout has been reached")
             print(
@@ -264,6 +272,7 @@ class AmlCompute(ComputeTarget):
             self.workspace._store.delete_cluster(self.name)
         except NotFoundError as error:
             raise to_azure(error, not_found=ComputeTargetException) from error
+        pools.cluster_changed(self.workspace._store, self.name)
 
     def detach(self) -> None:
         raise ComputeTargetException(
@@ -273,17 +282,11 @@ class AmlCompute(ComputeTarget):
     # -- its nodes and runs ----------------------------------------------------------------
     def get_status(self) -> AmlComputeStatus:
         self.refresh_state()
-        running = waiting = 0
-        for record in self._records():
-            nodes = _nodes(record.spec())
-            if record.state in _WAITING:
-                waiting += nodes
-            else:
-                running += nodes
         now = datetime.now(timezone.utc).isoformat()
         created = datetime.fromisoformat(self._azure.get("created", now))
         modified = datetime.fromisoformat(self._azure.get("modified", now))
-        return AmlComputeStatus(self._spec, created, modified, running, waiting)
+        pool = pools.status(self.workspace._store, self.name)
+        return AmlComputeStatus(self._spec, created, modified, pool)
 
     def get(self) -> dict[str, Any]:
         return self.serialize()
@@ -313,23 +316,19 @@ class AmlCompute(ComputeTarget):
         }
 
     def list_nodes(self) -> list[dict[str, Any]]:
-        """The nodes that runs use now."""
-        found = []
-        for record in self._records():
-            if record.state is not RunState.RUNNING:
-                continue
-            for name, about in record.document(wire.PLACEMENT).get("node_info", {}).items():
-                found.append(
-                    {
-                        "nodeId": dialect.node_id(self._spec, name),
-                        "port": None,  # nobody listens for ssh
-                        "publicIpAddress": None,
-                        "privateIpAddress": about["address"],
-                        "nodeState": "running",
-                        "runId": record.id,
-                    }
-                )
-        return found
+        """The nodes that there are now."""
+        pool = pools.status(self.workspace._store, self.name) or {"nodes": []}
+        return [
+            {
+                "nodeId": dialect.node_id(self._spec, node["name"]),
+                "port": None,  # nobody listens for ssh
+                "publicIpAddress": None,
+                "privateIpAddress": node["address"],
+                "nodeState": node["state"],
+                "runId": node["run"],
+            }
+            for node in pool["nodes"]
+        ]
 
     def get_active_runs(
         self, type: str | None = None, tags: Any = None, properties: Any = None, status: Any = None
@@ -345,7 +344,8 @@ class AmlCompute(ComputeTarget):
     def _records(self) -> Any:
         for record in self.workspace._store.list():
             cluster = record.spec().get("cluster") or {}
-            if cluster.get("name") == self.name and record.is_supervised():
+            is_ours = cluster.get("name") == self.name
+            if is_ours and record.is_supervised() and not record.state.is_terminal:
                 yield record
 
     # -- sizes -----------------------------------------------------------------------------
@@ -423,9 +423,9 @@ def _checked(plain: Mapping[str, Any]) -> ClusterSpec:
 
 
 def _put(workspace: Any, spec: ClusterSpec, azure: Mapping[str, Any]) -> None:
-    workspace._store.put_cluster(spec.name, {**to_plain(spec), "azure": dict(azure)})
-
-
-def _nodes(spec: Mapping[str, Any]) -> int:
-    distribution = (spec.get("job") or {}).get("distribution") or {}
-    return int(distribution.get("nodes", 1))
+    try:
+        pools.check_minimum(spec)
+        workspace._store.put_cluster(spec.name, {**to_plain(spec), "azure": dict(azure)})
+        pools.cluster_changed(workspace._store, spec.name)
+    except SimgridError as error:
+        raise ComputeTargetException(str(error), inner_exception=error) from error

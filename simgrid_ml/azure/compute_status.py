@@ -1,8 +1,10 @@
-"""``AmlCompute.get_status()``: a cluster at one moment."""
+"""``AmlCompute.get_status()``: a cluster at one moment, as the pool of its nodes tells it."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 from simgrid_ml.azure.provisioning import ScaleSettings
@@ -18,15 +20,15 @@ def vm_priority(spec: ClusterSpec) -> str:
 
 
 class AmlComputeNodeStateCounts:
-    """Nodes by what they do."""
+    """Nodes by what they do. None is ever unusable: such a node is ended, and replaced."""
 
-    def __init__(self, running: int, idle: int, preparing: int) -> None:
-        self.preparing_node_count = preparing
-        self.running_node_count = running
-        self.idle_node_count = idle
+    def __init__(self, by_state: Mapping[str, int], preempted: int) -> None:
+        self.preparing_node_count = by_state.get("preparing", 0)
+        self.running_node_count = by_state.get("running", 0)
+        self.idle_node_count = by_state.get("idle", 0)
         self.unusable_node_count = 0
-        self.leaving_node_count = 0
-        self.preempted_node_count = 0
+        self.leaving_node_count = by_state.get("leaving", 0)
+        self.preempted_node_count = preempted
 
     def serialize(self) -> dict[str, int]:
         return {
@@ -40,23 +42,36 @@ class AmlComputeNodeStateCounts:
 
 
 class AmlComputeStatus:
-    """A cluster at one moment, read from the runs that use it."""
+    """A cluster at one moment.
+
+    Args:
+        pool: what the pool of its nodes says; None: it has none, and so no nodes.
+    """
 
     def __init__(
-        self, spec: ClusterSpec, created: datetime, modified: datetime, running: int, waiting: int
+        self,
+        spec: ClusterSpec,
+        created: datetime,
+        modified: datetime,
+        pool: Mapping[str, Any] | None,
     ) -> None:
-        current = max(running, spec.min_nodes)
-        target = min(max(running + waiting, spec.min_nodes), spec.max_nodes)
-        self.current_node_count = current
-        self.target_node_count = max(current, target)
-        self.node_state_counts = AmlComputeNodeStateCounts(
-            running, current - running, self.target_node_count - current
+        pool = pool or {"errors": [], "nodes": [], "preempted": [], "target": 0}
+        states = Counter(node["state"] for node in pool["nodes"])
+        changed = max((node["since"] for node in pool["nodes"]), default=modified.timestamp())
+        self.current_node_count = states.total() - states["preparing"]
+        self.target_node_count = pool["target"]
+        self.node_state_counts = AmlComputeNodeStateCounts(states, len(pool["preempted"]))
+        is_steady = states.total() == self.target_node_count and not (
+            states["preparing"] or states["leaving"]
         )
-        self.allocation_state = "Steady" if current == self.target_node_count else "Resizing"
-        self.allocation_state_transition_time = modified
+        self.allocation_state = "Steady" if is_steady else "Resizing"
+        self.allocation_state_transition_time = datetime.fromtimestamp(changed, timezone.utc)
         self.creation_time = created
         self.modified_time = modified
-        self.errors: Any = None
+        self.errors: Any = [
+            {"error": {"code": error["kind"], "message": error["cause"]}}
+            for error in pool["errors"]
+        ] or None
         self.provisioning_errors: Any = None
         self.provisioning_state = "Succeeded"
         self.provisioning_state_transition_time: datetime | None = None

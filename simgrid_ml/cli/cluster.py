@@ -1,4 +1,4 @@
-"""``simgrid-ml cluster``: the stored clusters. They cost nothing: nodes exist only inside a run."""
+"""``simgrid-ml cluster``: the stored clusters, and the nodes that they keep between runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from simgrid_ml.cli.console import json_option, print_json, print_table
 from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
+from simgrid_ml.engine import pools
 from simgrid_ml.errors import ConflictError, SpecError
 from simgrid_ml.record.store import RunStore
 
@@ -15,6 +16,13 @@ __all__ = ["cluster"]
 
 ERAS = click.Choice(["E1", "E2", "E3"])
 WORKING_DIRECTORIES = click.Choice(["shared", "private"])
+IDLE = click.option(
+    "--idle",
+    "idle_seconds_before_scaledown",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Nodes above the minimum end when no run has used them for so long.  [default: 1800]",
+)
 
 
 @click.group()
@@ -29,7 +37,25 @@ def cluster() -> None:
 def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
     from simgrid_ml.spec.value import to_plain
 
+    pools.check_minimum(spec)
     store.put_cluster(spec.name, {**stored, **to_plain(spec)})
+    pools.cluster_changed(store, spec.name)
+
+
+def _preemptions(words: tuple[str, ...]) -> list[dict[str, Any]]:
+    """``node1@30s`` as a cluster has it."""
+    from simgrid_ml.units import parse_seconds
+
+    found = []
+    for word in words:
+        node, at, after = word.partition("@")
+        if not at:
+            raise SpecError(
+                f"{word!r} does not say when a node is pre-empted",
+                remedy="write NODE@TIME, such as node1@30s",
+            )
+        found.append({"node": node, "after_s": parse_seconds(after)})
+    return found
 
 
 @cluster.command()
@@ -44,6 +70,14 @@ def _put(store: RunStore, spec: Any, stored: dict[str, Any]) -> None:
     "--working-directory",
     type=WORKING_DIRECTORIES,
     help="One folder for all nodes, or one for each. Default: as the era did.",
+)
+@IDLE
+@click.option(
+    "--preempt",
+    "preemptions",
+    multiple=True,
+    metavar="NODE@TIME",
+    help="Take a low-priority node away so long after the first run got nodes: node1@30s.",
 )
 @json_option
 @new_workspace_option
@@ -62,6 +96,7 @@ def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
         raise ConflictError(
             f"cluster {name!r} exists", remedy=f"`simgrid-ml cluster update {name}` changes it"
         )
+    said["preemptions"] = _preemptions(said["preemptions"])
     given = {key: value for key, value in said.items() if value is not None}
     spec = from_plain({"name": name, **given}, ClusterSpec, "cluster")
     _put(store, spec, {})
@@ -104,7 +139,7 @@ def list_(store: RunStore, as_json: bool) -> None:
 @json_option
 @workspace_option
 def show(store: RunStore, name: str, as_json: bool) -> None:
-    """One cluster, and the runs that use it now."""
+    """One cluster: what it is, the runs that use it, its nodes and its queue now."""
     from simgrid_ml.spec.cluster import stored_cluster
     from simgrid_ml.spec.value import to_plain
 
@@ -114,19 +149,31 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
         for record in store.list()
         if (record.spec().get("cluster") or {}).get("name") == name and record.is_supervised()
     ]
+    pool = pools.status(store, name) or {"nodes": [], "preempted": [], "waiting": []}
     if as_json:
-        print_json({**plain, "active_runs": active})
+        now = {key: pool[key] for key in ("nodes", "preempted", "waiting")}
+        print_json({**plain, "active_runs": active, **now})
         return
     rows = [
         (key.replace("_", " "), "" if value is None else str(value)) for key, value in plain.items()
     ]
     print_table(("", ""), [*rows, ("active runs", ", ".join(active) or "none")])
+    found = [(n["name"], n["state"], n["run"] or "", n["address"] or "") for n in pool["nodes"]]
+    found += [(node, "preempted", "", "") for node in pool["preempted"]]
+    click.echo()
+    if found:
+        print_table(("node", "state", "run", "address"), found)
+    else:
+        click.echo("No nodes now: they come with runs.")
+    for one in pool["waiting"]:
+        click.echo(f"Queued at place {one['position']}: {one['run']}, for {one['nodes']} nodes")
 
 
 @cluster.command()
 @click.argument("name")
 @click.option("--max-nodes", type=click.IntRange(1))
 @click.option("--min-nodes", type=click.IntRange(0))
+@IDLE
 @click.option("--vm-size")
 @click.option("--backend")
 @click.option("--era", type=ERAS)
@@ -155,9 +202,51 @@ def update(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
 @json_option
 @workspace_option
 def delete(store: RunStore, name: str, as_json: bool) -> None:
-    """Forget a stored cluster. Its runs stay."""
+    """Forget a stored cluster. Its idle nodes end, its runs go on and stay."""
     store.delete_cluster(name)
+    pools.cluster_changed(store, name)
     if as_json:
         print_json({"deleted": name})
     else:
         click.echo(f"Cluster {name} is deleted; its runs stay.")
+
+
+@cluster.command()
+@click.argument("name")
+@json_option
+@workspace_option
+def stop(store: RunStore, name: str, as_json: bool) -> None:
+    """End the idle nodes of cluster NAME now, those of its minimum as well.
+
+    Runs that go on keep their nodes until they end; the next run brings new ones.
+    """
+    from simgrid_ml.spec.cluster import stored_cluster
+
+    stored_cluster(store.clusters(), name)
+    said = pools.stop(pools.pool_folder(store, name))
+    if as_json:
+        print_json(said)
+        return
+    count = said["ended"]
+    click.echo(f"{count} idle node{'' if count == 1 else 's'} of {name} ended.")
+    if said["runs"]:
+        click.echo(f"Still going on: {', '.join(said['runs'])}")
+
+
+@cluster.command()
+@click.argument("name")
+@click.argument("node")
+@json_option
+@workspace_option
+def preempt(store: RunStore, name: str, node: str, as_json: bool) -> None:
+    """Take NODE away from low-priority cluster NAME, as Azure does without notice.
+
+    The run that uses it begins again from the beginning when there are nodes for it.
+    """
+    run = pools.preempt(store, name, node)
+    if as_json:
+        print_json({"node": node, "run": run})
+    elif run is None:
+        click.echo(f"{node} of {name} is pre-empted; no run used it.")
+    else:
+        click.echo(f"{node} of {name} is pre-empted; {run} begins again from the beginning.")

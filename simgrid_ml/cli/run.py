@@ -70,7 +70,8 @@ def run(
         extra = {}
     from simgrid_ml.engine.prepare import submit
 
-    record = submit(job, cluster, store=store, experiment=experiment, **extra)
+    who = {"submitter": f"session {os.getsid(0)}"}  # all that is typed into one terminal
+    record = submit(job, cluster, store=store, experiment=experiment, extra=who, **extra)
     if detach:
         if as_json:
             print_json({"run_id": record.id, "directory": record.path})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import plain_text, print_error, print_table, print_text
 from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.units import format_bytes, format_seconds
 
@@ -114,9 +116,32 @@ def print_outcome(record: RunRecord) -> None:
     if size := node_size(record):
         click.echo(f"Nodes: {size}")
     click.echo(f"Directory: {record.path}")
+    if warm := _warm_nodes(record):
+        click.echo(warm)
     click.echo(
         f"Next: simgrid-ml runs show {record.id}   "
         "(or `latest`; also: logs, metrics, files, download)"
+    )
+
+
+def _warm_nodes(record: RunRecord) -> str:
+    """What the cluster keeps for the next run, and how to end it; empty for nothing."""
+    spec = record.spec()
+    if not spec.get("pooled"):
+        return ""
+    from simgrid_ml.engine import pools
+
+    store = RunStore(os.path.dirname(os.path.dirname(record.path)))
+    cluster = spec["cluster"]["name"]
+    said = pools.status(store, cluster) or {"nodes": []}
+    idle = sum(node["state"] == "idle" for node in said["nodes"])
+    seconds = (store.clusters().get(cluster) or {}).get("idle_seconds_before_scaledown", 1800)
+    if not idle or not seconds:
+        return ""
+    nodes = "1 node" if idle == 1 else f"{idle} nodes"
+    return (
+        f"{nodes} of {cluster} stay warm for {format_seconds(seconds)}; "
+        f"`simgrid-ml cluster stop {cluster}` ends them"
     )
 
 

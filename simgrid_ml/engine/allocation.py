@@ -8,14 +8,13 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import Backend, NodesRequest
-from simgrid_ml.backends.image import OffersImages
 from simgrid_ml.engine import pools
-from simgrid_ml.engine.pool_plan import Kind
+from simgrid_ml.engine.pool_nodes import kind_of
 from simgrid_ml.errors import NodeError, PlacementError
 from simgrid_ml.node.protocol import address, encode
 from simgrid_ml.record.run import RunRecord
@@ -110,15 +109,7 @@ async def _of_pool(
     request: NodesRequest,
     log: Callable[..., None],
 ) -> AsyncIterator[Allocation]:
-    kind = Kind(
-        backend=cluster.backend,
-        capacity=request.capacity,
-        joins=backend.joins and request.links is None,
-        links=request.links,
-        image=request.image,
-        # Nodes that are not made of images see the whole host.
-        visible=request.visible if isinstance(backend, OffersImages) else (),
-    )
+    kind = kind_of(backend, cluster.backend, request)
     spec = record.spec()
     wish = {
         "op": "acquire",
@@ -136,8 +127,13 @@ async def _of_pool(
         log("given", nodes=given["nodes"])
         lost = asyncio.ensure_future(_until_lost(folder, reader))
         lost.add_done_callback(lambda done: done.cancelled() or done.exception())
+        names = tuple(given["nodes"])
         try:
-            yield Allocation(given["owner"], tuple(given["nodes"]), lost, lost)
+            if kind.warm:
+                yield Allocation(given["owner"], names, lost, lost)
+            else:
+                async with backend.nodes(replace(request, nodes=names)) as ended:
+                    yield Allocation(record.id, names, ended, lost)
         finally:
             if lost.cancel():
                 await asyncio.gather(lost, return_exceptions=True)

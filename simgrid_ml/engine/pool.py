@@ -24,10 +24,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from simgrid_ml import wire
+from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.engine import plugins
-from simgrid_ml.engine.pool_nodes import Nodes
+from simgrid_ml.engine.pool_nodes import Nodes, kind_of
 from simgrid_ml.engine.pool_plan import Kind, Scale, Waiting, in_fair_order, next_wake_s, plan
-from simgrid_ml.errors import PlacementError, SimgridError
+from simgrid_ml.errors import PlacementError, SimgridError, SpecError
 from simgrid_ml.node.protocol import address, encode
 from simgrid_ml.record.run import RunLock
 from simgrid_ml.record.store import RunStore
@@ -72,9 +73,24 @@ def usual_kind(cluster: ClusterSpec) -> Kind:
     """
     backend = plugins.backend(cluster.backend)
     shm = JobSpec(source="/", entry_script="-").shm_size_bytes
-    capacity = size_nodes(cluster, cluster.max_nodes, backend.inventory(), shm)
-    joins = backend.joins and cluster.links is None
-    return Kind(backend=cluster.backend, capacity=capacity, links=cluster.links, joins=joins)
+    names = tuple(f"node{n}" for n in range(cluster.max_nodes))
+    request = NodesRequest(
+        run_id="",
+        run_dir="",
+        nodes=names,
+        socket="",
+        capacity=size_nodes(cluster, cluster.max_nodes, backend.inventory(), shm),
+        links=cluster.links,
+    )
+    kind = kind_of(backend, cluster.backend, request)
+    if not kind.warm:
+        raise SpecError(
+            f"no nodes of cluster {cluster.name!r} can be kept warm: each run starts its own, "
+            "since it measures and may change the links between them",
+            remedy="set min_nodes to 0, or leave the links out",
+            where="cluster.min_nodes",
+        )
+    return kind
 
 
 class Pool:
@@ -157,7 +173,7 @@ class Pool:
         while True:
             self.wake.clear()
             self.steer()
-            if not (self.tickets or self.nodes.busy or (self.scale.min_nodes and self.usual)):
+            if not (self.tickets or self.nodes.busy or self.scale.min_nodes):
                 self.closing = True
                 return
             values = [node.value() for node in self.nodes.live.values()]
@@ -167,7 +183,13 @@ class Pool:
                 await asyncio.wait_for(self.wake.wait(), None if at is None else at - now)
 
     def steer(self) -> None:
-        """One look at everything, and what follows from it."""
+        """Decide and do what is to be done now."""
+        if self.look():
+            self.look()  # places that were made can be given at once
+        self.nodes.remove_places()
+
+    def look(self) -> bool:
+        """One look at everything, and what follows from it; whether places were made."""
         waiting = {run: t for run, t in self.tickets.items() if not t.nodes}
         in_use = self.in_use()
         made = plan(
@@ -185,13 +207,17 @@ class Pool:
         peers = tuple(f"node{n}" for n in range(self.last_spec.max_nodes))
         for kind, names in made.start:
             self.lost -= set(names)
-            self.nodes.start(kind, names, peers)
+            if kind.warm:
+                self.nodes.start(kind, names, peers)
+            else:
+                self.nodes.make_places(kind, names)
         queue = in_fair_order([ticket.wish for ticket in waiting.values()], self.in_use())
         for position, wish in enumerate(queue, 1):
             ticket = waiting[wish.run]
             if ticket.position != position:
                 ticket.position = position
                 ticket.tell("waiting", position=position, of=len(waiting))
+        return any(not kind.warm for kind, _ in made.start)
 
     def in_use(self) -> Counter[str]:
         """Nodes in use by submitter."""

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from simgrid_ml import wire
-from simgrid_ml.backends.base import NodesRequest
+from simgrid_ml.backends.base import Backend, NodesRequest, ShapesLinks
+from simgrid_ml.backends.image import OffersImages
 from simgrid_ml.engine import plugins
 from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.pool_plan import Kind, Node
@@ -24,17 +25,36 @@ from simgrid_ml.engine.pools import POOL_LOG
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.record.read import tail
 
-__all__ = ["LiveNode", "Nodes"]
+__all__ = ["LiveNode", "Nodes", "kind_of"]
 
 START_DEADLINE_S = 30.0
 RENEW_DEADLINE_S = 10.0
 """A node that is not as good as new so long after its run has let go of it is ended."""
 
 
-class LiveNode:
-    """A node of the pool."""
+def kind_of(backend: Backend, name: str, nodes: NodesRequest) -> Kind:
+    """Of what kind the nodes of a request are."""
+    choice = None
+    if isinstance(backend, ShapesLinks):
+        choice, _ = backend.choose_links(nodes.links, nodes.nodes, nodes.capacity)
+    return Kind(
+        backend=name,
+        capacity=nodes.capacity,
+        joins=backend.joins and choice is None,
+        warm=choice is None,
+        links=nodes.links,
+        image=nodes.image,
+        # Nodes that are not made of images see the whole host.
+        visible=nodes.visible if isinstance(backend, OffersImages) else (),
+    )
 
-    def __init__(self, name: str, kind: Kind, group: int, owner: str, board: Switchboard) -> None:
+
+class LiveNode:
+    """A node of the pool; without a board a place for one that its run starts and ends."""
+
+    def __init__(
+        self, name: str, kind: Kind, group: int, owner: str, board: Switchboard | None
+    ) -> None:
         self.name = name
         self.kind = kind
         self.group = group
@@ -93,8 +113,21 @@ class Nodes:
 
     @property
     def busy(self) -> bool:
-        """Whether anything of any group exists."""
-        return bool(self._groups)
+        """Whether anything of any node exists."""
+        return bool(self._groups or self.live)
+
+    def make_places(self, kind: Kind, names: tuple[str, ...]) -> None:
+        """For nodes that their run will start."""
+        self._last_group += 1
+        for name in names:
+            self.live[name] = LiveNode(name, kind, self._last_group, self._owner, None)
+            self.live[name].becomes("idle")
+
+    def remove_places(self) -> None:
+        """Those that no run has taken."""
+        for name, node in list(self.live.items()):
+            if node.board is None and node.state == "idle":
+                del self.live[name]
 
     def start(self, kind: Kind, names: tuple[str, ...], peers: tuple[str, ...]) -> None:
         """Begin to start nodes; they are ``preparing`` from now on, and then ``idle``."""
@@ -163,8 +196,9 @@ class Nodes:
             await asyncio.to_thread(shutil.rmtree, request.run_dir, ignore_errors=True)
 
     async def _until_gone(self, name: str) -> None:
-        node = self.live[name]
-        await node.board.until_gone(name)
+        board = self.live[name].board
+        assert board is not None, "places have no group"
+        await board.until_gone(name)
         del self.live[name]
         self._changed()
 
@@ -179,6 +213,8 @@ class Nodes:
         """Give an idle node to ``run``, which listens on ``socket``."""
         node = self.live[name]
         node.becomes("running", run)
+        if node.board is None:
+            return
         process = node.board.attach(name, socket)
 
         async def until_back() -> None:
@@ -192,6 +228,9 @@ class Nodes:
 
     async def back(self, names: Sequence[str], run: str) -> None:
         """Returns when no node in ``names`` has anything of ``run`` any more."""
+        for name in names:
+            if (place := self.live.get(name)) and place.board is None and place.run == run:
+                del self.live[name]
         lent = [
             node
             for name in names
@@ -208,13 +247,17 @@ class Nodes:
         """Ask a node to end."""
         node = self.live[name]
         node.becomes("leaving", node.run)
-        node.board.tell(name, op="bye")
+        if node.board is None:
+            del self.live[name]
+        else:
+            node.board.tell(name, op="bye")
 
     def vanish(self, name: str) -> None:
         """Take a node away at once, whatever it does."""
         node = self.live[name]
         node.becomes("leaving", node.run)
-        node.board.drop(name)
+        if node.board is not None:  # otherwise its run hears that it is to end
+            node.board.drop(name)
 
     async def end_all(self) -> None:
         """End every node at once; returns when nothing of them exists any more."""
@@ -222,7 +265,10 @@ class Nodes:
             if node.state == "preparing":
                 self._groups[node.group].cancel()
             node.becomes("leaving", node.run)
-            node.board.hang_up()
+            if node.board is None:
+                del self.live[node.name]
+            else:
+                node.board.hang_up()
         if self._groups:
             _, late = await asyncio.wait(list(self._groups.values()), timeout=RENEW_DEADLINE_S)
             for life in late:

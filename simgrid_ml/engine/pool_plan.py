@@ -27,11 +27,14 @@ class Kind(Value, frozen=True, kw_only=True):
         image: the container image asked for.
         visible: folders of the host that the nodes read.
         joins: whether nodes that are started later reach those that are there already.
+        warm: whether they can outlive a run. Nodes with shaped links are started and ended by
+            the run itself, which can then measure and change the links; the pool gives it places.
     """
 
     backend: str
     capacity: Capacity
     joins: bool = False
+    warm: bool = True
     links: Links | None = None
     image: str | None = None
     visible: tuple[str, ...] = ()

@@ -21,13 +21,14 @@ from simgrid_ml.node.protocol import connect
 from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunLock
 from simgrid_ml.record.store import RunStore, state_home
-from simgrid_ml.spec.cluster import stored_cluster
+from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
 
 __all__ = [
     "LOOK_S",
     "POOL_LOG",
     "START_S",
     "all_pools",
+    "check_minimum",
     "cluster_changed",
     "last_words",
     "not_up",
@@ -139,6 +140,19 @@ def last_words(folder: str) -> str:
 def status(store: RunStore, cluster: str) -> dict[str, Any] | None:
     """The nodes and the queue of a cluster now; None: it has no pool, and so no node and no run."""
     return ask(pool_folder(store, cluster), op="status")
+
+
+def check_minimum(spec: ClusterSpec) -> None:
+    """Refuse a cluster that asks for nodes at all times and cannot have such.
+
+    Raises:
+        UsageError: why not.
+        HostError: the backend cannot be asked.
+    """
+    if spec.min_nodes > 0:
+        from simgrid_ml.engine.pool import usual_kind  # brings in asyncio
+
+        usual_kind(spec)
 
 
 def cluster_changed(store: RunStore, cluster: str) -> None:

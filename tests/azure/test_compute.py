@@ -1,15 +1,19 @@
 """``ComputeTarget`` and ``AmlCompute``."""
 
+import sys
+
 import pytest
 
-from simgrid_ml import wire
 from simgrid_ml.azure import AmlCompute, ComputeTarget, Workspace
 from simgrid_ml.azure.compute import stored_spec
 from simgrid_ml.azure.errors import ComputeTargetException, UserErrorException
+from simgrid_ml.engine import pools
 from simgrid_ml.errors import NotEmulated
-from simgrid_ml.record.journal import write_json
-from simgrid_ml.record.run import RunLock, RunState
+from simgrid_ml.record.run import RunState
 from simgrid_ml.spec.cluster import Era, WorkingDirectory
+from simgrid_ml.spec.job import EnvironmentSpec
+from simgrid_ml.testing.processes import wait_until
+from simgrid_ml.testing.runs import Runs
 
 S = RunState
 
@@ -50,7 +54,7 @@ def test_a_cluster_without_minimum_is_complete_at_once(gpu, capsys):
 
 
 def test_more_nodes_than_the_minimum_come_with_runs_only_and_a_timeout_does_not_raise(gpu, capsys):
-    gpu.wait_for_completion(show_output=True, min_node_count=2)
+    gpu.wait_for_completion(show_output=True, min_node_count=2, timeout_in_minutes=0.002)
     out = capsys.readouterr().out
     assert "Wait timeout has been reached\n" in out
     assert '"Succeeded" and current node count is "0"' in out
@@ -85,31 +89,67 @@ def test_the_status_has_the_services_keys(gpu):
     }
 
 
-def test_nodes_and_runs_are_those_of_the_runs_that_go_on(ws, gpu):
-    spec = {"cluster": {"name": "gpucluster"}, "job": {"distribution": {"nodes": 2}}}
-    record = ws._store.create("e", spec)
-    lock = RunLock.take(record.path)
-    status = gpu.get_status()
-    assert (status.allocation_state, status.target_node_count) == ("Resizing", 2)
-    assert gpu.list_nodes() == []
-    addresses = {"node0": {"address": "127.0.0.2"}, "node1": {"address": "127.0.0.3"}}
-    write_json(record.file(wire.PLACEMENT), {"node_info": addresses})
-    for state in (S.PREPARING, S.QUEUED, S.RUNNING):
-        record.advance(state)
-    assert gpu.get_status().node_state_counts.running_node_count == 2
-    assert [node["nodeState"] for node in gpu.list_nodes()] == ["running", "running"]
-    assert [node["privateIpAddress"] for node in gpu.list_nodes()] == ["127.0.0.2", "127.0.0.3"]
-    assert [run.id for run in gpu.get_active_runs()] == [record.id]
-    record.advance(S.FAILED)
-    lock.close()
-    assert gpu.get_status().current_node_count == 0
-    assert list(gpu.get_active_runs()) == []
+WAITS = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"
 
 
-def test_idle_nodes_of_the_minimum_are_counted(ws):
+def test_nodes_and_runs_are_counted_while_they_are_there(ws, tmp_path):
+    config = AmlCompute.provisioning_configuration(max_nodes=3)
+    target = ComputeTarget.create(ws, "three", config)
+    runs = Runs(str(tmp_path), EnvironmentSpec(interpreter=sys.executable))
+    runs.store = ws._store
+    cluster = vars_of(stored_spec(ws, "three"))
+    go = tmp_path / "go"
+    first = runs.submit(WAITS, str(go), nodes=2, cluster=cluster)
+    wait_until(lambda: first.state is S.RUNNING, "it runs")
+    second = runs.submit(WAITS, str(go), nodes=2, cluster=cluster)
+    wait_until(lambda: target.get_status().allocation_state == "Resizing", "more are wanted")
+    status = target.get_status()
+    assert (status.target_node_count, status.node_state_counts.running_node_count) == (3, 2)
+    nodes = [n for n in target.list_nodes() if n["nodeState"] == "running"]
+    assert [node["runId"] for node in nodes] == [first.id] * 2
+    assert len({node["privateIpAddress"] for node in nodes}) == 2
+    assert {run.id for run in target.get_active_runs()} == {first.id, second.id}
+    go.touch()
+    for record in (first, second):
+        assert runs.ended(record).state is S.COMPLETED
+    status = target.get_status()
+    counts = status.node_state_counts
+    assert (counts.running_node_count, counts.idle_node_count) == (0, status.current_node_count)
+    assert (status.allocation_state, status.errors) == ("Steady", None)
+    assert list(target.get_active_runs()) == []
+
+
+def vars_of(spec):
+    return {name: getattr(spec, name) for name in type(spec).__struct_fields__}
+
+
+def test_waiting_for_completion_waits_for_the_minimum(ws, capsys):
     config = AmlCompute.provisioning_configuration(min_nodes=2, max_nodes=4)
-    status = ComputeTarget.create(ws, "warm", config).get_status()
+    target = ComputeTarget.create(ws, "warm", config)
+    target.wait_for_completion(show_output=True)
+    assert "Minimum number of nodes requested have been provisioned" in capsys.readouterr().out
+    status = target.get_status()
     assert (status.current_node_count, status.node_state_counts.idle_node_count) == (2, 2)
+    assert [node["nodeState"] for node in target.list_nodes()] == ["idle", "idle"]
+    target.delete()
+    wait_until(lambda: pools.status(ws._store, "warm") is None, "they have ended")
+
+
+def test_a_preempted_node_is_counted_until_it_is_replaced(ws):
+    config = AmlCompute.provisioning_configuration(
+        vm_priority="lowpriority", min_nodes=1, max_nodes=2
+    )
+    target = ComputeTarget.create(ws, "low", config)
+    target.wait_for_completion()
+    before = [node["privateIpAddress"] for node in target.list_nodes()]
+    pools.preempt(ws._store, "low", "node0")
+    wait_until(
+        lambda: target.list_nodes() and target.list_nodes()[0]["nodeState"] == "idle",
+        "it is replaced",
+    )
+    assert target.get_status().node_state_counts.preempted_node_count == 0
+    assert [node["privateIpAddress"] for node in target.list_nodes()] == before
+    assert target.list_nodes()[0]["nodeId"].endswith("_p")
 
 
 def test_the_scale_can_be_changed(ws, gpu):
