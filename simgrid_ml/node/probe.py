@@ -1,9 +1,13 @@
 """What a link between two nodes does, as a program on each of them sees it.
 
-``python3 probe.py listen MEET ADDRESS`` on the one, ``python3 probe.py ask MEET ADDRESS PINGS BYTES
-DEADLINE_S`` on the other. MEET is a path that both see: the listener writes its port there. The one
-that asks prints one JSON object: the round trips of a small message in seconds, and of a train of
-BYTES the rate at which its later part arrived, in bytes of payload per second.
+``python3 probe.py listen MEET ADDRESS WINDOW`` on the one, ``python3 probe.py ask MEET ADDRESS
+PINGS BYTES PACE DEADLINE_S`` on the other. MEET is a path that both see: the listener writes its
+port there. The one that asks prints one JSON object: the round trips of a small message in seconds,
+and of a train of BYTES the rate at which its later part arrived, in bytes of payload per second.
+
+About WINDOW bytes at most are on their way, sent no faster than PACE (bytes per second): TCP would
+otherwise send more and more until a switch on the way drops some, and what arrives after that says
+more of the repair than of the link.
 """
 
 from __future__ import annotations
@@ -22,26 +26,35 @@ _LISTENS_S = 20.0
 _STEADY = 0.5
 """Share of a train that is not judged: its sender finds out how fast it may send."""
 
+_SMALL = 100_000
+_SO_MAX_PACING_RATE = 47
+_TOTAL_RETRANS = slice(100, 104)
+"""Of the kernel's struct tcp_info."""
+
 
 def main(argv: List[str]) -> int:
     """Take the part that ``argv`` says."""
     part, meet, address = argv[:3]
     if part == "listen":
-        listen(meet, address)
+        listen(meet, address, int(argv[3]))
         return 0
-    pings, size, deadline_s = int(argv[3]), int(argv[4]), float(argv[5])
+    pings, size, pace = (int(word) for word in argv[3:6])
     try:
-        said = ask(meet, address, pings, size, deadline_s)
+        said = ask(meet, address, pings, size, pace, float(argv[6]))
     except OSError as error:
         said = {"error": "no connection: " + (error.strerror or str(error))}
     print(json.dumps(said))
     return 0
 
 
-def listen(meet: str, address: str) -> None:
+def listen(meet: str, address: str, window: int) -> None:
     """Answer one connection: echo bytes, then say how a train of the announced size arrived."""
     with socket.socket() as server:
         server.settimeout(_LISTENS_S)
+        if 0 < window <= _SMALL:  # TCP starts with a larger one, unless its buffer is so small
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        elif window:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, window)
         server.bind((address, 0))
         server.listen(1)
         with open(meet + ".part", "w") as stream:
@@ -91,7 +104,9 @@ def slope(points: List[Tuple[float, int]]) -> float:
     return sum((t - mean_t) * (b - mean_b) for t, b in points) / spread if spread else 0.0
 
 
-def ask(meet: str, address: str, pings: int, size: int, deadline_s: float) -> Dict[str, Any]:
+def ask(
+    meet: str, address: str, pings: int, size: int, pace: int, deadline_s: float
+) -> Dict[str, Any]:
     """Measure the link to the listener.
 
     Raises:
@@ -109,6 +124,8 @@ def ask(meet: str, address: str, pings: int, size: int, deadline_s: float) -> Di
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:  # the usual one leaves slow start early where delays vary: a train is over by then
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+            if pace:
+                connection.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, pace)
         except OSError:
             pass
         connection.connect((address, port))
@@ -132,6 +149,8 @@ def ask(meet: str, address: str, pings: int, size: int, deadline_s: float) -> Di
                     raise OSError("the listener hung up")
                 answer += part
             said["train"] = json.loads(answer)
+            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            said["sent_again"] = int.from_bytes(told[_TOTAL_RETRANS], sys.byteorder)
             said["segment_bytes"] = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
         return said
 
