@@ -63,7 +63,9 @@ def submit(
     backend = plugins.backend(cluster.backend)
     host = backend.inventory()
     placement = place(job, cluster, host)
-    capacity = size_nodes(cluster, len(placement.nodes), host, job.shm_size_bytes)
+    pooled = _is_stored(cluster, store)
+    nodes_at_once = cluster.max_nodes if pooled else len(placement.nodes)
+    capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
     if cluster.links is not None:
         from simgrid_ml.engine.links import check_links  # 20 ms that few need
 
@@ -78,7 +80,7 @@ def submit(
         "cluster": to_plain(cluster),
         "created": time.time(),
         "submitter": f"process {os.getpid()} since {_started()}",
-        "pooled": _is_stored(cluster, store),
+        "pooled": pooled,
         **(extra or {}),
     }
     record, lock = store.create_held(experiment, spec, run_id)

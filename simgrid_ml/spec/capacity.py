@@ -85,7 +85,7 @@ def size_nodes(cluster: ClusterSpec, nodes: int, host: HostInventory, shm_bytes:
 
     Args:
         cluster: names the size, and the scale if it must be a certain one.
-        nodes: how many there are at the same time.
+        nodes: how many there may be at the same time: of a stored cluster its ``max_nodes``.
         host: where they are; one that cannot limit nodes leaves them the whole host.
         shm_bytes: wanted size of ``/dev/shm``; a node has at most its memory.
 
@@ -139,7 +139,8 @@ def _scale(cluster: ClusterSpec, size: VmSize, nodes: int, host: HostInventory) 
             f"{nodes} nodes of {size.name} do not fit: scaled to {_share(scale)} each would have "
             f"{size.vcpus * scale:.2g} cores and {format_bytes(size.memory_bytes * scale)}",
             evidence=f"{has}; a node needs {MIN_CPUS:g} cores and {format_bytes(MIN_MEMORY_BYTES)}",
-            remedy="use fewer nodes, a smaller VM size or a larger host",
+            remedy="use fewer nodes (of a stored cluster: a smaller max_nodes), a smaller VM size, "
+            "or a larger host",
         )
     if scale > most * (1 + 1e-9):
         raise PlacementError(

@@ -243,15 +243,25 @@ def test_tags_choose_what_is_emulated(ws):
             "team": "x",
             "simgrid-ml.era": "E3",
             "simgrid-ml.backend": "process",
+            "simgrid-ml.scale": "0.25",
             "simgrid-ml.working_directory": "shared",
         },
     )
     assert ComputeTarget.create(ws, "tagged", config).tags["team"] == "x"
     spec = stored_spec(ws, "tagged")
     assert (spec.era, spec.working_directory) == (Era.E3, WorkingDirectory.SHARED)
+    assert spec.scale == 0.25
 
 
-@pytest.mark.parametrize("tags", [{"simgrid-ml.era": "E9"}, {"simgrid-ml.colour": "red"}])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"simgrid-ml.era": "E9"},
+        {"simgrid-ml.colour": "red"},
+        {"simgrid-ml.scale": "small"},
+        {"simgrid-ml.scale": "2"},
+    ],
+)
 def test_a_tag_of_ours_that_is_wrong_is_refused(ws, tags):
     config = AmlCompute.provisioning_configuration(max_nodes=2, tags=tags)
     with pytest.raises(ComputeTargetException):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from simgrid_ml import wire
+from simgrid_ml.__main__ import main
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.cli.summary import node_size
 from simgrid_ml.errors import PlacementError
@@ -73,6 +75,19 @@ def test_what_a_node_got_is_in_the_record_its_log_an_event_and_the_outcome(
     node = next(a for a in record.artifacts() if "55_azureml-execution" in a.name)
     with open(node.path, encoding="utf-8") as stream:
         assert said in stream.read()
+
+
+def test_the_command_line_takes_a_size_and_a_scale_and_tells_what_came_of_it(
+    workspace: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.py").write_text("print('done')")
+    asked = ("--vm-size", "standard_d1_v2", "--scale", "0.1")
+    words = ("run", "--backend", "docker", *asked, "--nodes", "2", "--plain")
+    main([*words, str(tmp_path / "train.py")])
+    told, out = "Standard_D1_v2 scaled to 1/10: 0.1 cores, 358 MiB each", capsys.readouterr().out
+    assert "Completed" in out and f"Nodes: {told}" in out
+    assert main(["runs", "show", "latest"]) == 0
+    assert told in capsys.readouterr().out
 
 
 def test_a_rank_killed_for_memory_is_told_with_its_node_and_the_limit(workspace: Runs) -> None:
