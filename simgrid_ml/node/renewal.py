@@ -9,7 +9,7 @@ import signal
 
 TYPE_CHECKING = False  # agents do without typing; see agent.py
 if TYPE_CHECKING:
-    from typing import Callable
+    from typing import Callable, Set
 
 __all__ = ["empty", "end_all", "remove_ipc"]
 
@@ -30,18 +30,36 @@ def end_all() -> None:
 
 
 def empty(folder: str) -> None:
-    """Remove what is in ``folder``; mount points in it stay, and are empty afterwards."""
+    """Remove what is in ``folder``, and nothing that is mounted there: that is not the node's.
+
+    Workspaces may lie below the host's ``/tmp``; the node then sees all their runs in its own.
+    """
+    _empty(os.path.realpath(folder), _mount_points())
+
+
+def _empty(folder: str, mounted: Set[str]) -> None:
     for entry in os.scandir(folder):
+        if entry.path in mounted:
+            continue
         try:
             if entry.is_dir(follow_symlinks=False):
                 os.chmod(entry.path, 0o700)
-                empty(entry.path)
+                _empty(entry.path, mounted)
                 os.rmdir(entry.path)
             else:
                 os.unlink(entry.path)
         except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.ENOENT):
+            if error.errno not in (errno.EBUSY, errno.ENOENT, errno.ENOTEMPTY):
                 raise
+
+
+def _mount_points() -> Set[str]:
+    """Where something is mounted, as this process sees it."""
+    with open("/proc/self/mountinfo", "rb") as stream:
+        fields = [line.split(b" ")[4] for line in stream]
+    for code, byte in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        fields = [field.replace(code, byte) for field in fields]
+    return {os.fsdecode(field) for field in fields}
 
 
 def remove_ipc() -> None:
