@@ -68,6 +68,7 @@ _HOROVODRUN = """\
 # - the network interface that connects the nodes. It would find one out by trying, and remember it
 #   in $HOME for an hour, across runs whose nodes have other interfaces;
 # - Open MPI's options for binding, which it writes with one dash: Open MPI 5 knows two alone.
+own=
 for word; do
   case "$word" in --network-interface*) own=1 ;; esac
 done
