@@ -15,9 +15,13 @@ from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs, cause, log, story
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
-    """A workspace on a file system of 4 MiB."""
+@pytest.fixture(params=["process", "docker"])
+def small_disk(
+    request: pytest.FixtureRequest, tmp_path: Path, environment: EnvironmentSpec
+) -> Iterator[Runs]:
+    """A workspace on a file system of 4 MiB, whose runs are on either backend."""
+    if request.param == "docker":
+        request.getfixturevalue("docker_engine")
     if os.getuid() != 0:
         pytest.skip("needs root to mount a small file system")
     disk = tmp_path / "disk"
@@ -30,7 +34,7 @@ def small_disk(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
     try:
         with nothing_left(str(tmp_path / "disk" / "runs")):
             (disk / "runs").mkdir()
-            yield Runs(str(disk / "runs"), environment)
+            yield Runs(str(disk / "runs"), environment, {"backend": request.param})
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
