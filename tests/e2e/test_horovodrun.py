@@ -139,7 +139,8 @@ def test_mpirun_of_a_script_spans_the_nodes_by_its_default_ssh(
         hello=HELLO,
     )
     expected = [[rank, 4, f"node{rank // 2}", 6, f"node{rank // 2}", True] for rank in range(4)]
-    assert sorted(log(record).splitlines()) == [str(line) for line in expected], story(record)
+    said = [line for line in log(record).splitlines() if "plm:ssh: Warning" not in line]
+    assert sorted(said) == [str(line) for line in expected], story(record)
 
 
 def test_ssh_and_mpirun_work_in_what_simgrid_ml_exec_runs(workspace: Runs) -> None:
