@@ -69,3 +69,15 @@ def workspace(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
     """Submits jobs; nothing of them is left when the test ends."""
     with nothing_left(str(tmp_path)):
         yield Runs(str(tmp_path), environment)
+
+
+@pytest.fixture
+def pooled(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
+    """As ``workspace``, for clusters that keep nodes: these end before the look at what is left."""
+    with nothing_left(str(tmp_path)):
+        runs = Runs(str(tmp_path), environment)
+        yield runs
+        for record in runs.store.list():
+            record.request_cancel()
+            runs.ended(record)
+        stop_pools(str(tmp_path))

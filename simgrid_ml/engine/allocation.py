@@ -25,7 +25,7 @@ __all__ = ["Allocation", "Preempted", "is_pooled", "nodes_for"]
 
 T = TypeVar("T")
 _LINE_LIMIT = 2**20
-_VERDICT_S = 1.0
+_VERDICT_S = 0.5
 _RELEASE_S = 15.0
 
 
@@ -177,7 +177,11 @@ async def _connect(folder: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def _hear(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    line = await reader.readline()
+    """The next message; None: the pool is gone."""
+    try:
+        line = await reader.readline()
+    except ConnectionError:
+        return None
     said: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
     return said
 
@@ -195,13 +199,12 @@ async def _turn(folder: str, reader: asyncio.StreamReader, log: Callable[..., No
 
 
 async def _until_lost(folder: str, reader: asyncio.StreamReader) -> None:
-    with contextlib.suppress(ConnectionError):
-        said = await _hear(reader)
-        if said is not None:
-            raise Preempted(
-                f"{said['node']} of cluster {os.path.basename(folder)!r} was pre-empted",
-                remedy="use a dedicated cluster, or a script that goes on from a checkpoint",
-            )
+    said = await _hear(reader)
+    if said is not None:
+        raise Preempted(
+            f"{said['node']} of cluster {os.path.basename(folder)!r} was pre-empted",
+            remedy="use a dedicated cluster, or a script that goes on from a checkpoint",
+        )
     raise _pool_gone(folder)
 
 
