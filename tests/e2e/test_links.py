@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from simgrid_ml.network.choose import abilities
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.links_text import parse_links
+from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.processes import RunProcesses, host_processes, wait_until
 from simgrid_ml.testing.runs import Runs, log, story
 
@@ -146,6 +148,45 @@ def test_the_record_says_which_way_was_chosen_and_for_what(workspace: Runs) -> N
 def test_runs_without_links_have_no_relay(workspace: Runs) -> None:
     record = workspace.completed("print(1)", nodes=2)
     assert record.document(wire.PLACEMENT)["network"] is None
+
+
+ASKS_A_PEER = """
+import os, socket, time
+print("uid", os.getuid())
+if os.environ["SIMGRID_ML_NODE"] == "node1":
+    with socket.create_server(("node1", 4000)) as server:
+        peer = server.accept()[0]
+        peer.send(peer.recv(1))
+else:
+    while True:
+        began = time.monotonic()
+        try:
+            peer = socket.create_connection(("node1", 4000))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.01)
+    peer.send(b"x")
+    peer.recv(1)
+    print("took", time.monotonic() - began)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="then all these tests run as a user")
+def test_a_user_who_may_open_tun_devices_needs_no_root(tmp_path: Path) -> None:
+    os.mkdir(tmp_path / "src")
+    (tmp_path / "src" / "ask.py").write_text(ASKS_A_PEER)
+    with nothing_left(str(tmp_path)):
+        words = ["run", "--nodes", "2", "--plain", "--delay", "10ms"]
+        words += ["--interpreter", sys.executable, "src/ask.py"]
+        # In a user namespace this process's files are those of the user 1000, who has no rights.
+        user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+        done = subprocess.run(
+            [*user, sys.executable, "-m", "simgrid_ml", *words],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert "[0] uid 1000" in done.stdout, done.stdout + done.stderr
+    took_s = float(done.stdout.partition("[0] took ")[2].split()[0])
+    assert took_s > 2 * 2 * 2 * 0.010  # connecting and asking are a round trip each, over two links
 
 
 # -- live ----------------------------------------------------------------------------------
