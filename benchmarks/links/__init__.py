@@ -1,0 +1,1 @@
+"""What links really do between nodes that the relay connects."""
