@@ -1,7 +1,7 @@
 """Images for tests, made of what this host has: none is pulled, each takes a second or two.
 
-* ``bare``: a shell and the C library it needs, and no Python;
-* ``python``: the same with a Python of its own, at a place where the host has none;
+* ``shell``: a shell and the C library it needs, and no Python;
+* ``python``: the same with a Python of its own;
 * ``nothing``: an empty one, in which no program of the host runs.
 """
 
@@ -19,13 +19,15 @@ from collections.abc import Iterable, Iterator
 
 from simgrid_ml.backends.engine_api import Engine
 
-__all__ = ["PREFIX", "image", "name_of", "nothing", "python", "remove", "shell"]
+__all__ = ["MARK", "PREFIX", "image", "name_of", "nothing", "python", "remove", "shell"]
 
-PREFIX = "/opt/own-python"
+PREFIX = "/usr/local"
+MARK = "/made-by-image-kit"
+"""A file in every image; no host has it."""
 _LABEL = "simgrid-ml-test"
 _C_LIBRARY = ("libm", "libdl", "librt", "libutil", "libpthread", "libresolv")
 _LEFT_OUT = re.compile(
-    r"/(test|tests|idlelib|tkinter|turtledemo|ensurepip|site-packages|dist-packages"
+    r"/(test|tests|idlelib|tkinter|turtledemo|site-packages|dist-packages"
     r"|__pycache__|config-[^/]*)(/|\Z)"
 )
 
@@ -41,7 +43,7 @@ def shell(*more: tuple[str, str]) -> bytes:
 
 
 def python() -> bytes:
-    """A shell, and this host's Python below ``PREFIX``, with ``/usr/bin/python3`` linked to it."""
+    """A shell, and this host's Python below ``PREFIX``."""
     real = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     library = os.path.dirname(os.__file__)
@@ -55,7 +57,7 @@ def python() -> bytes:
         ]
     programs = [("/bin/sh", "/bin/sh"), (real, f"{PREFIX}/bin/{name}")]
     extensions = glob.glob(f"{glob.escape(library)}/lib-dynload/*.so")
-    links = [("/usr/bin/python3", f"{PREFIX}/bin/{name}")]
+    links = [(f"{PREFIX}/bin/python3", name)]
     return _tar(programs, modules, of=extensions, links=links)
 
 
@@ -69,7 +71,7 @@ def image(engine: Engine, kind: str, content: bytes) -> Iterator[str]:
     """An image in the engine, gone afterwards; gives its name."""
     name = name_of(kind)
     repository, _, tag = name.rpartition(":")
-    engine.import_image(repository, tag, content, {_LABEL: "image"})
+    engine.import_image(repository, tag, content, {_LABEL: str(os.getpid())})
     try:
         yield name
     finally:
@@ -77,10 +79,12 @@ def image(engine: Engine, kind: str, content: bytes) -> Iterator[str]:
 
 
 def remove(engine: Engine, name: str) -> None:
+    """An image, and what its build left: labels are inherited."""
     import docker
 
     with contextlib.closing(docker.DockerClient(base_url=engine.address)) as client:
         client.images.remove(name, force=True)
+        client.images.prune({"dangling": True, "label": f"{_LABEL}={os.getpid()}"})
 
 
 def _tar(
@@ -97,6 +101,7 @@ def _tar(
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
+        archive.addfile(tarfile.TarInfo(MARK.lstrip("/")))
         for path, inside in dict.fromkeys([*programs, *files, *needed]):
             with open(path, "rb") as content:
                 entry = tarfile.TarInfo(inside.lstrip("/"))

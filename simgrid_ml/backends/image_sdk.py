@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ __all__ = ["Bind", "Trial", "as_ours", "build", "missing_in", "pull", "try_in"]
 Bind = tuple[str, str, bool]
 _ANSWER_S = 120
 _TAIL_LINES = 40
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _REPEATED = ("Downloading", "Extracting", "Waiting", "Verifying Checksum")
 _NOT_STARTED = 127
 _CLEAN = "`simgrid-ml doctor` checks the engine"
@@ -117,7 +119,8 @@ def build(
             network_mode="host",  # the way to packages is this host's
         )
         for line in lines:
-            for text in str(line.get("stream") or line.get("status") or "").splitlines():
+            said = str(line.get("stream") or line.get("status") or "")
+            for text in _COLOUR.sub("", said).splitlines():
                 if text.strip():
                     tail = [*tail[-_TAIL_LINES:], text]
                     log(text)

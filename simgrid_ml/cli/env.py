@@ -15,7 +15,7 @@ __all__ = ["env"]
 
 @click.group()
 def env() -> None:
-    """List, build, show, prune environments.
+    """List, build, show, prune environments; make images of them.
 
     A run builds the environment it needs by itself, once; `env build` does it beforehand.
     """
@@ -88,6 +88,80 @@ def build(log: str | None, as_json: bool, **flags: Any) -> None:
     click.echo(f"  python: {built.python}")
     for one in built.substitutions:
         click.echo(f"  instead of {one.wanted}: {one.got or 'nothing'} ({one.reason})")
+
+
+_base_option = click.option(
+    "--base", help="The image it is built on, of this Python version  [python:3.x-slim]"
+)
+
+
+@env.command()
+@environment_options
+@_base_option
+@click.option("--to", type=click.Path(), help="Write it and the files it copies to this folder.")
+def dockerfile(base: str | None, to: str | None, **flags: Any) -> None:
+    """Print the Dockerfile of an environment; nothing is installed."""
+    import os
+
+    recipe = _recipe(flags, base)
+    if to is None:
+        click.echo(recipe.dockerfile, nl=False)
+        return
+    os.makedirs(to, exist_ok=True)
+    for name, content in recipe.files.items():
+        # pip's configuration may have passwords in it
+        handle = os.open(os.path.join(to, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as stream:
+            stream.write(content)
+    click.echo(f"{to}/Dockerfile; docker build --network host -t {recipe.tag} {to}")
+
+
+@env.command()
+@environment_options
+@_base_option
+@click.option("--log", type=click.Path(), help="Keep the build log in this file.")
+@json_option
+def image(base: str | None, log: str | None, as_json: bool, **flags: Any) -> None:
+    """Build an image of an environment, unless the engine has it.
+
+    Jobs run in it with `custom_docker_image=IMAGE, user_managed=True`.
+    """
+    import sys
+
+    from simgrid_ml.backends.engine_api import Engine
+    from simgrid_ml.backends.images import built_image
+    from simgrid_ml.environments.process import BuildLog
+
+    engine = Engine()
+    kept = BuildLog(log)
+    with Screen(sys.stderr if as_json else None) as screen:
+        recipe = _recipe(flags, base)
+        for place in recipe.unreachable:
+            screen.line(f"a build cannot see the packages in {place}")
+
+        def tell(line: str) -> None:
+            kept.open()
+            kept.write(line)
+            screen.status(line) if screen.is_live else screen.line(line)
+
+        try:
+            made = built_image(engine, recipe.files, recipe.tag, tell)
+        finally:
+            kept.close()
+    if as_json:
+        print_json({"image": made.name, "digest": made.digest, "python": made.python[0]})
+    else:
+        click.echo(made.name)
+
+
+def _recipe(flags: dict[str, Any], base: str | None) -> Any:
+    from simgrid_ml.environments import dockerfile
+    from simgrid_ml.environments.indexes import configured
+    from simgrid_ml.environments.resolution import Host
+
+    resolution = dockerfile.resolve(environment_of(flags))
+    chosen = base or dockerfile.default_base(Host.here())
+    return dockerfile.recipe(resolution, chosen, configured())
 
 
 @env.command()

@@ -148,14 +148,16 @@ def environment_in(
 
     Args:
         environment: as it would be on this host.
-        own: the run's folder of programs, which stays on PATH.
+        own: the run's own folder; what is below it stays in front.
     """
     if image is None or not image.path:
         return dict(environment)
     here = ("OPAL_PREFIX", "PMIX_PREFIX", "PRTE_PREFIX")  # of this host's Open MPI
     kept = {name: value for name, value in environment.items() if name not in here}
-    bin_folder = os.path.dirname(image.python[0])
-    return {**kept, "PATH": f"{bin_folder}:{image.path}:{own}"}
+    kept |= {name: image.variables[name] for name in here if name in image.variables}
+    ours = [place for place in kept["PATH"].split(":") if place.startswith(own)]
+    places = [*ours, os.path.dirname(image.python[0]), image.path]
+    return {**kept, "PATH": ":".join(places)}
 
 
 def environment_document(

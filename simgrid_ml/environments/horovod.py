@@ -27,10 +27,19 @@ from simgrid_ml.environments.resolution import Host, Resolution
 from simgrid_ml.environments.tools import Tools, failure
 from simgrid_ml.errors import EnvironmentBuildError
 
-__all__ = ["HorovodWheel"]
+__all__ = ["PATCHES", "TOOLS", "VARIABLES", "HorovodWheel"]
 
 RECIPE = 2
-_TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
+TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
+VARIABLES = {
+    "HOROVOD_WITH_PYTORCH": "1",
+    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+    "HOROVOD_WITHOUT_MXNET": "1",
+    "HOROVOD_WITH_MPI": "1",
+    "HOROVOD_WITH_GLOO": "1",
+    "CMAKE_GENERATOR": "Ninja",
+    "MAKEFLAGS": "-j1",  # or setup.py asks for 8 jobs whatever there is
+}
 _STEP = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 _ONCE = ", minutes the first time, then cached"
 
@@ -44,7 +53,7 @@ _RUN_PATH = (
 )
 # An option of make. Ninja comes as a wheel, make would be one more thing to install first.
 _NO_MAKE = ("make_args.append('VERBOSE=1')", "pass")
-_PATCHES = {
+PATCHES = {
     "CMakeLists.txt": (_CXX_17, _RUN_PATH),
     "horovod/torch/CMakeLists.txt": (_CXX_17,),
     "setup.py": (_NO_MAKE,),
@@ -109,20 +118,14 @@ class HorovodWheel:
         python = self.tools.make_venv(doing, venv)
         self.tools.install_lock(doing, python, resolution, work / "lock.txt")
         # In a step of its own: torch asks for a newer setuptools than Horovod's setup.py bears.
-        self.tools.install(doing, python, *_TOOLS)
+        self.tools.install(doing, python, *TOOLS)
         sources = self._sources(work, python, environment)
         wheels = work / "wheels"
         environment.update(
             PATH=f"{venv / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}",
             CXX=compiler,
-            HOROVOD_WITH_PYTORCH="1",
-            HOROVOD_WITHOUT_TENSORFLOW="1",
-            HOROVOD_WITHOUT_MXNET="1",
-            HOROVOD_WITH_MPI="1",
-            HOROVOD_WITH_GLOO="1",
-            CMAKE_GENERATOR="Ninja",
             CMAKE_BUILD_PARALLEL_LEVEL=str(len(os.sched_getaffinity(0))),
-            MAKEFLAGS="-j1",  # or setup.py asks for 8 jobs whatever there is
+            **VARIABLES,
         )
         cuda = "+cpu" not in resolution.packages["torch"] and shutil.which("nvcc") is not None
         if cuda and self.tools.host.has_gpu:
@@ -169,7 +172,7 @@ class HorovodWheel:
             else:
                 archive.extractall(work / "src")
         sources = next((work / "src").glob("horovod-*"))
-        for name, patches in _PATCHES.items():
+        for name, patches in PATCHES.items():
             path = sources / name
             text = path.read_text(encoding="utf-8")
             for old, new in patches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,13 @@ from pathlib import Path
 import image_kit
 import pytest
 
-from simgrid_ml.backends import image_map, image_sdk
+from simgrid_ml.__main__ import main
+from simgrid_ml.backends import image_map, image_sdk, images
 from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.cli.doctor_images import examine_image
+from simgrid_ml.environments import dockerfile
+from simgrid_ml.environments.indexes import configured
+from simgrid_ml.errors import EnvironmentBuildError
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.job import EnvironmentSpec, Registry
 from simgrid_ml.testing.leaks import nothing_left
@@ -19,7 +25,7 @@ from simgrid_ml.testing.runs import Runs, cause, story
 WHERE = f"""
 import os, sys
 print("python", os.path.realpath(sys.executable))
-print("of the image", os.path.exists({image_kit.PREFIX!r}))
+print("of the image", os.path.exists({image_kit.MARK!r}))
 print("tool", os.environ.get("TOOL"))
 print("host", os.uname().nodename)
 """
@@ -90,7 +96,7 @@ def test_the_environment_of_this_host_runs_inside_a_named_image(
         print("of the image", os.path.exists("%s"))
         print("prefix", sys.prefix)
     """
-    record = jobs.completed(script % image_kit.PREFIX, mpi=(2, 1), environment=spec)
+    record = jobs.completed(script % image_kit.MARK, mpi=(2, 1), environment=spec)
     said = driver_log(record)
     assert "sum 2.0 2" in said, story(record)
     assert "of the image True" in said
@@ -104,8 +110,8 @@ def test_what_an_image_sets_for_its_programs_reaches_the_job(
     jobs: Runs, python_image: str, docker_engine: Engine
 ) -> None:
     name = image_kit.name_of("tool")
-    dockerfile = f"FROM {python_image}\nENV TOOL=hammer\n".encode()
-    image_sdk.build(docker_engine, {"Dockerfile": dockerfile}, name, lambda _: None)
+    files = {"Dockerfile": f"FROM {python_image}\nENV TOOL=hammer\n".encode()}
+    image_sdk.build(docker_engine, files, name, lambda _: None)
     try:
         record = jobs.completed(WHERE, environment=user_managed(name))
         assert "tool hammer" in driver_log(record)
@@ -173,4 +179,67 @@ def test_without_a_compiler_the_images_python_runs_the_programs_of_nodes(
     monkeypatch.setenv("SIMGRID_ML_NODE_PROGRAMS", "python")
     record = jobs.completed(WHERE, environment=user_managed(python_image))
     plan = record.document("launch.json")["plan"]
-    assert plan["commands"][0]["argv"][0] == "/usr/bin/python3"
+    assert plan["commands"][0]["argv"][0] == f"{image_kit.PREFIX}/bin/python3"
+
+
+def test_an_environment_built_as_an_image_has_all_that_mpi_jobs_need(
+    jobs: Runs, python_image: str, docker_engine: Engine
+) -> None:
+    """Packages come from where pip finds them, inside the build as outside."""
+    lock = dockerfile.resolve(EnvironmentSpec())
+    recipe = dockerfile.recipe(lock, python_image, configured())
+    said: list[str] = []
+    try:
+        image = images.built_image(docker_engine, recipe.files, recipe.tag, said.append)
+        assert image.python[0] == f"{dockerfile.PREFIX}/bin/python3"
+        assert any(line.startswith("Successfully installed") for line in said)
+        said.clear()
+        assert images.built_image(docker_engine, recipe.files, recipe.tag, said.append) == image
+        assert not said
+        script = """
+            from mpi4py import MPI
+            print("sum", MPI.COMM_WORLD.allreduce(MPI.COMM_WORLD.rank + 1))
+        """
+        record = jobs.completed(script, mpi=(2, 1), environment=user_managed(recipe.tag))
+        assert "sum 3" in driver_log(record), story(record)
+    finally:
+        image_kit.remove(docker_engine, recipe.tag)
+
+
+def test_a_build_that_fails_shows_its_last_lines(docker_engine: Engine) -> None:
+    name = image_kit.name_of("broken")
+    with image_kit.image(docker_engine, "shell", image_kit.shell()) as base:
+        files = {"Dockerfile": f"FROM {base}\nRUN echo first words; exit 3\n".encode()}
+        with pytest.raises(EnvironmentBuildError) as caught:
+            images.built_image(docker_engine, files, name, lambda _: None)
+    assert "first words" in caught.value.evidence
+    assert "non-zero code: 3" in caught.value.evidence
+
+
+def test_images_check_says_which_ways_an_image_can_be_used(
+    python_image: str, docker_engine: Engine
+) -> None:
+    said = {one.check: one for one in examine_image(python_image)}
+    assert said["image"].answer == said["Python of its own"].answer == "yes"
+    assert said["environments of this host"].answer == "yes"
+    assert said["Open MPI of its own"].answer == "limited"
+    with image_kit.image(docker_engine, "nothing", image_kit.nothing()) as name:
+        said = {one.check: one for one in examine_image(name)}
+    assert said["image"].answer == "no"
+    assert "no such file" in said["environments of this host"].found
+
+
+def test_images_are_mapped_to_those_the_engine_has(
+    python_image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["images", "map", "lab/torch:1", "nobody/has-this:1"]) == 2
+    assert main(["images", "map", "lab/torch:1", python_image]) == 0
+    capsys.readouterr()
+    assert main(["images", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {"image": "lab/torch:1", "local": python_image, "present": True}
+    ]
+    assert main(["images", "check", "lab/torch:1"]) == 0
+    assert f"{python_image}, which stands in for lab/torch:1" in capsys.readouterr().out
+    assert main(["images", "unmap", "lab/torch:1"]) == 0
+    assert main(["images", "unmap", "lab/torch:1"]) == 2
