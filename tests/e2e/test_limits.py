@@ -100,6 +100,15 @@ def test_a_rank_killed_for_memory_is_told_with_its_node_and_the_limit(workspace:
     assert all(event["event"] != "node-lost" for event in record.events()), "its agent survives"
 
 
+@pytest.mark.parametrize("backend", ["process", "docker"])
+def test_where_memory_runs_out_ranks_go_before_their_nodes(workspace: Runs, backend: str) -> None:
+    script = "print(*(open(f'/proc/{pid}/oom_score_adj').read().strip() for pid in ('1', 'self')))"
+    record = workspace.completed(script, cluster={"backend": backend})
+    path = record.artifact("azureml-logs/70_driver_log.txt").path
+    agent, rank = Path(path).read_text().split()[:2]
+    assert int(rank) >= int(agent) + 500
+
+
 def test_a_scale_the_host_cannot_hold_is_refused_at_submission(workspace: Runs) -> None:
     big = {"backend": "docker", "vm_size": "Standard_ND96isr_H100_v5", "scale": 1.0}
     with pytest.raises(PlacementError, match="at scale 1 need") as caught:
