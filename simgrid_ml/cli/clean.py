@@ -1,4 +1,4 @@
-"""``simgrid-ml clean``: what dead runs left behind. Normally there is nothing.
+"""``simgrid-ml clean``: what dead runs and dead pools left behind. Normally there is nothing.
 
 Agents end with their connection and the kernel frees every lock, so leftovers need an accident:
 a host that refuses process namespaces *and* a killed node, or a supervisor killed on a full disk.
@@ -22,8 +22,9 @@ from simgrid_ml.backends.docker import our_containers
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.cli.console import json_option, print_json, print_table
+from simgrid_ml.engine.pools import all_pools
 from simgrid_ml.errors import HostError
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunLock, RunRecord, RunState
 from simgrid_ml.record.store import RunStore, state_home
 
 __all__ = ["Leftover", "clean", "find_leftovers"]
@@ -55,17 +56,17 @@ def find_leftovers() -> list[Leftover]:
     found = [
         Leftover("process", name, f"belongs to {os.path.basename(run_dir)}, which is over", pid=pid)
         for pid, name, run_dir in _labelled_processes(home)
-        if run_dir not in alive
+        if run_dir not in alive and not _is_of_living_pool(run_dir)
     ]
     found += [
         Leftover("memory", os.path.basename(path), f"left by {os.path.basename(run_dir)}", path)
         for path, run_dir in _shared_memory(home)
-        if run_dir not in alive
+        if run_dir not in alive and not _is_of_living_pool(run_dir)
     ]
     found += [
         Leftover("container", name, f"left by {os.path.basename(run_dir)}", path=container)
         for container, name, run_dir in _containers(home)
-        if run_dir not in alive
+        if run_dir not in alive and not _is_of_living_pool(run_dir)
     ]
     for record in records:
         if record.path in alive:
@@ -79,7 +80,23 @@ def find_leftovers() -> list[Leftover]:
                 if os.path.lexists(path):
                     why = f"left by {record.id}"
                     found.append(Leftover("file", os.path.basename(path), why, path=path))
-    return found
+    return [*found, *_of_dead_pools()]
+
+
+def _is_of_living_pool(folder: str) -> bool:
+    """Whether nodes with this folder belong to a cluster whose pool looks after them."""
+    pool = os.path.dirname(folder)
+    return os.path.basename(os.path.dirname(pool)) == wire.POOLS and RunLock.is_held(pool)
+
+
+def _of_dead_pools() -> Iterator[Leftover]:
+    """Sockets and folders of nodes whose pool was killed; the next pool removes them as well."""
+    for pool in all_pools():
+        if not RunLock.is_held(pool):
+            for name in sorted(os.listdir(pool)):
+                if name == wire.SOCKET or name.isdigit():
+                    why = f"left by the nodes of cluster {os.path.basename(pool)}"
+                    yield Leftover("file", name, why, path=os.path.join(pool, name))
 
 
 def _records(home: str) -> Iterator[RunRecord]:

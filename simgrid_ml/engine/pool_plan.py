@@ -172,7 +172,8 @@ def _nodes_for(
     for group in together.values():
         ready = _first(group, "idle", run.nodes)
         awaited = _first(group, "preparing", run.nodes - len(ready))
-        if (joins or len(ready) + len(awaited) == run.nodes) and len(ready) >= len(best[0]):
+        is_enough = joins or len(ready) + len(awaited) == run.nodes
+        if is_enough and (len(ready) > len(best[0]) or not any(best)):
             best = (ready, awaited)
     return best
 

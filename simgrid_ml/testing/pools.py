@@ -28,9 +28,9 @@ def stop_pools(home: str) -> None:
     """End the pools of all workspaces below ``home``, and whatever runs on their nodes.
 
     Args:
-        home: a folder that holds workspaces, at whatever depth of the first three.
+        home: a folder that holds workspaces, up to three folders down.
     """
-    for depth in ("", "*", "*/*"):
+    for depth in ("", "*", "*/*", "*/*/*"):
         for folder in glob.glob(os.path.join(glob.escape(home), depth, wire.POOLS, "*")):
             from simgrid_ml.engine import pools  # few tests have any
 

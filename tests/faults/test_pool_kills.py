@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from simgrid_ml.cli.clean import find_leftovers
 from simgrid_ml.engine import pools
 from simgrid_ml.record.follow import wait_state
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunLock, RunRecord, RunState
+from simgrid_ml.record.store import RunStore
 from simgrid_ml.testing.leaks import traces
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import RunProcesses, host_processes, wait_until
@@ -175,3 +177,18 @@ def test_nodes_that_cannot_start_fail_the_run_with_their_last_words(
     record = pooled.failed("print(1)", mpi=(2, 1), cluster=cluster)
     assert cause(record) == "the agents of node0, node1 ended before they had reported"
     assert "boom: no agent today" in (record.error() or {})["evidence"], story(record)
+
+
+def test_clean_spares_warm_nodes_and_finds_what_a_killed_pool_left(
+    pooled: Runs, own_home: Path
+) -> None:
+    pooled.store = RunStore.of_workspace()
+    cluster = put_cluster(pooled)
+    pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    assert find_leftovers() == []
+    kill(pool_pid(pooled))
+    wait_until(lambda: not RunLock.is_held(pools.pool_folder(pooled.store, "four")), "it is dead")
+    wait_until(lambda: {one.kind for one in find_leftovers()} == {"file"}, "its nodes have ended")
+    assert [one.name for one in find_leftovers()] == ["1", "control.sock"]
+    pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    assert find_leftovers() == []
