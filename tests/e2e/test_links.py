@@ -15,6 +15,7 @@ import pytest
 
 from simgrid_ml import wire
 from simgrid_ml.backends.process import wanted_isolation
+from simgrid_ml.network.bridge import burst_bytes
 from simgrid_ml.network.choose import abilities
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
@@ -83,6 +84,13 @@ def host_can_shape() -> None:
         pytest.skip(f"{lacks}: `simgrid-ml doctor` says what to do")
 
 
+@pytest.fixture(params=["process", "docker"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "docker":
+        request.getfixturevalue("docker_engine")
+    return str(request.param)
+
+
 def links(**words: Any) -> Mapping[str, Any]:
     return {"links": parse_links(words)}
 
@@ -94,12 +102,34 @@ def figures(record: RunRecord, word: str) -> float:
 
 
 @pytest.mark.parametrize("nodes", [2, 4])
-def test_an_allreduce_takes_at_least_what_the_rate_allows(workspace: Runs, nodes: int) -> None:
+def test_an_allreduce_takes_at_least_what_the_rate_allows(
+    workspace: Runs, nodes: int, backend: str
+) -> None:
     script = ALLREDUCE + '    print("took", allreduce_s())\n'
-    record = workspace.completed(script, mpi=(nodes, 1), cluster=links(rate="100Mbit"))
+    wish = {"backend": backend, **links(rate="100Mbit")}
+    record = workspace.completed(script, mpi=(nodes, 1), cluster=wish)
     # Every element crosses each node's link 2(n-1)/n times, whatever the algorithm.
     bound_s = 2 * (nodes - 1) / nodes * SIZE_BYTES / (100 * MBIT)
     assert figures(record, "took") > 0.95 * bound_s, story(record)
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_the_kernel_shapes_bare_rates_of_containers(workspace: Runs) -> None:
+    lacks = abilities(None).no_htb
+    if lacks:
+        pytest.skip(f"{lacks}: `simgrid-ml doctor` says what to do")
+    wish = {"backend": "docker", **links(rate="100Mbit", method="htb")}
+    record = waiting(workspace, UNTIL_TOLD, **wish)
+    assert program("link", "show", record=record).stdout.startswith("htb (kernel)")
+    assert "rates alone" in program(
+        "link", "set", "node0", "--delay", "1ms", record=record, code=2
+    ).stderr  # fmt: skip
+    program("link", "set", "node0", "--rate", "50Mbit", record=record)
+    go_on(record)
+    workspace.ended(record)
+    beyond_buckets = SIZE_BYTES - 4 * burst_bytes(100 * MBIT)
+    assert figures(record, "before") > beyond_buckets / (100 * MBIT), story(record)
+    assert figures(record, "after") > beyond_buckets / (50 * MBIT), story(record)
 
 
 def test_a_delay_is_crossed_once_for_each_link(workspace: Runs) -> None:
@@ -213,8 +243,8 @@ def go_on(record: RunRecord) -> None:
         pass
 
 
-def test_a_link_is_changed_while_the_run_is_live(workspace: Runs) -> None:
-    record = waiting(workspace, UNTIL_TOLD, **links(rate="1Gbit"))
+def test_a_link_is_changed_while_the_run_is_live(workspace: Runs, backend: str) -> None:
+    record = waiting(workspace, UNTIL_TOLD, backend=backend, **links(rate="1Gbit"))
     said = program("link", "set", "node1", "--rate", "40Mbit", "--delay", "3ms", record=record)
     assert said.stdout == "The link of node1 is now: 40 Mbit/s, 3 ms\n"
     go_on(record)
