@@ -13,6 +13,8 @@ from cli_support import CommandLine, cli
 
 from simgrid_ml.cli.main import cli as root
 from simgrid_ml.engine import prepare
+from simgrid_ml.spec.links import resolved
+from simgrid_ml.spec.links_text import parse_links
 
 __all__ = ["cli"]
 
@@ -58,12 +60,34 @@ def test_the_run_file_of_the_readme_is_valid(
     monkeypatch.setattr(
         prepare, "submit", lambda job, cluster, **_: seen.append(job) or cli.run("x")
     )
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     assert yaml.safe_load(text)["job"]["entry_script"] == "train.py"
     Path("run.yaml").write_text(text)
     said = cli("run", "--detach", "run.yaml")
     assert said.code == 0, said.err
     assert seen[0].arguments == ("--epochs", "3")
+
+
+def test_the_links_of_the_readme_are_valid() -> None:
+    _, text = blocks("yaml")
+    cluster = yaml.safe_load(text)["cluster"]
+    links = resolved(parse_links(cluster["links"]), ("node0", "node1", "node2", "node3"), None)
+    assert links.of("node3").rate_bytes_per_s == 1e9 / 8
+    assert [rack.uplink.rate_bytes_per_s for rack in links.racks] == [1e9 / 8, 1e9 / 8]
+
+
+@pytest.mark.parametrize("folder", sorted((Path(__file__).parents[2] / "scenarios").iterdir()))
+def test_the_run_file_of_every_scenario_is_valid(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    seen = []
+    monkeypatch.setattr(
+        prepare, "submit", lambda job, cluster, **_: seen.append(job) or cli.run("x")
+    )
+    said = cli("run", "--detach", str(folder / "run.yaml"))
+    assert said.code == 0, said.err
+    assert (folder / seen[0].entry_script).is_file()
+    assert (folder / "README.md").is_file()
 
 
 def test_the_names_in_the_readmes_driver_can_be_imported(cli: CommandLine, tmp_path: Path) -> None:
