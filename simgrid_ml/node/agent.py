@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import time
 
 TYPE_CHECKING = False  # without typing, agents start 8 ms sooner and are 1 MiB smaller
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ from simgrid_ml.node import isolation, renewal
 from simgrid_ml.node.config import Config
 from simgrid_ml.node.protocol import Connection, connect, hand_over
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LAST_RESORT_S = 1.0
+"""Agents end by themselves when the supervisor is gone, unless they are stopped."""
 _NO_MOUNTS = 77
 """Exit code of an agent that got its namespaces and may not mount in them."""
 
@@ -38,6 +42,7 @@ def main(argv: List[str]) -> int:
         return _serve_alone(config)
     rungs = tuple(config.isolation)
     _become_subreaper()
+    _end_with_supervisor()
     network = None if config.relay else _network()  # held open until the last agent is gone
     alive_read, alive_write = os.pipe2(os.O_CLOEXEC)  # its closing ends the agents
     limits: List[str] = []
@@ -354,6 +359,21 @@ def _drain(fd: int) -> None:
 
 def _become_subreaper() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _end_with_supervisor() -> None:
+    """In the nursery: when its parent is gone, what does not end by itself is killed."""
+
+    def kill_agents(*_: object) -> None:
+        time.sleep(_LAST_RESORT_S)
+        for pid in _children(os.getpid()):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    signal.signal(signal.SIGTERM, kill_agents)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _children(parent: int) -> List[int]:

@@ -135,14 +135,11 @@ def test_a_supervisor_that_is_killed_while_containers_start_leaves_nothing(
     assert record.state is RunState.CANCELED
 
 
-@pytest.mark.parametrize("paused", [False, True])
 def test_a_supervisor_that_is_killed_during_a_run_leaves_nothing(
-    workspace: Runs, engine: Engine, paused: bool
+    workspace: Runs, engine: Engine
 ) -> None:
     record = running(workspace, DOCKER)
     with all_gone(engine, record):
-        if paused:  # its agent cannot see that the connection is closed
-            engine.pause(containers(engine, record)["node1"])
         os.kill(RunProcesses(record).supervisor(), signal.SIGKILL)
         wait_until(lambda: record.state is RunState.NOT_RESPONDING, "it does not respond")
     record.request_cancel()

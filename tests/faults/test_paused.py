@@ -59,3 +59,12 @@ def test_a_node_that_is_paused_for_a_moment_goes_on(workspace: Runs, backend: st
     let_go(record)
     workspace.ended(record)
     assert record.state.value == "Completed", story(record)
+
+
+def test_a_supervisor_that_is_killed_leaves_no_paused_node(workspace: Runs, backend: str) -> None:
+    record = running(workspace, {"backend": backend})
+    stop(record, "node1", backend)
+    os.kill(RunProcesses(record).supervisor(), signal.SIGKILL)
+    wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
+    record.request_cancel()
+    assert record.state.value == "Canceled"
