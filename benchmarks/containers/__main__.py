@@ -15,6 +15,7 @@ def main(words: list[str]) -> int:
         words,
         {
             "cold": lambda bench, given: starting.cold(bench, given.pairs),
+            "warm": lambda bench, given: starting.warm(bench, given.pairs),
             "growth": lambda bench, given: starting.growth(bench, max(3, given.pairs // 3)),
             "allreduce": lambda bench, given: collectives.allreduce(bench, given.pairs),
             "memory": lambda bench, given: memory.memory(bench, max(3, given.pairs // 3)),

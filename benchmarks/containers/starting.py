@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from benchmarks.containers.plain_docker import Plain
 from benchmarks.overhead.jobs import Bench, numbers
 from benchmarks.stats import Result, Target, interleaved
+from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.value import to_plain
+from simgrid_ml.testing.pools import stop_pools
 
-__all__ = ["cold", "growth"]
+__all__ = ["cold", "growth", "warm"]
 
 _DOCKER = {"backend": "docker"}
 _REACH_S = {2: 0.45, 16: 2.4}
@@ -77,3 +80,48 @@ def _first_rank(bench: Bench, nodes: int) -> Callable[[], float]:
         return min(times) - ran.begun
 
     return measured
+
+
+def warm(bench: Bench, pairs: int, nodes: int = 2) -> Iterator[Result]:
+    """On nodes that are up: containers against processes, and against bare ``mpirun``."""
+    for backend in ("docker", "process"):
+        spec = _warm_cluster(backend, nodes)
+        bench.store.put_cluster(spec.name, to_plain(spec))
+    try:
+
+        def ours() -> float:
+            return _on_warm(bench, "docker", nodes)
+
+        def theirs() -> tuple[float, float]:
+            ran = bench.bare("first_line.py", ranks=nodes)
+            return _on_warm(bench, "process", nodes), min(numbers(ran.lines)) - ran.begun
+
+        ours(), theirs()  # the pools start with their first run
+        taken = interleaved(ours, theirs, pairs)
+    finally:
+        stop_pools(bench.folder)
+    yield Result(
+        f"warm, {nodes} nodes: submit to first rank, share of process nodes",
+        "",
+        [a / b[0] for a, b in taken],
+        Target(1.3),
+    )
+    yield Result(
+        f"warm, {nodes} nodes: submit to first rank, more than bare mpirun",
+        "s",
+        [a - b[1] for a, b in taken],
+        Target(0.3),
+    )
+    yield Result(f"warm, {nodes} containers: submit to first rank", "s", [a for a, _ in taken])
+    yield Result(f"warm, {nodes} processes: submit to first rank", "s", [b[0] for _, b in taken])
+
+
+def _warm_cluster(backend: str, nodes: int) -> ClusterSpec:
+    return ClusterSpec(name=f"warm-{backend}", backend=backend, min_nodes=nodes, max_nodes=nodes)
+
+
+def _on_warm(bench: Bench, backend: str, nodes: int) -> float:
+    cluster = _warm_cluster(backend, nodes)
+    fields = {name: getattr(cluster, name) for name in ClusterSpec.__struct_fields__}
+    ran = bench.on_nodes("first_line.py", nodes=nodes, cluster=fields)
+    return min(numbers(ran.lines)) - ran.begun

@@ -48,12 +48,13 @@ def examine() -> Iterator[Answer]:
 
 
 @click.command()
+@click.option("--image", metavar="NAME", help="Look at this container image instead of the host.")
 @json_option
-def doctor(as_json: bool) -> int:
+def doctor(image: str | None, as_json: bool) -> int:
     """What this host can do, and how to make it do more. Exit code 5 if runs will fail."""
     answers = []
     with Screen() as screen:
-        for answer in examine():
+        for answer in examine() if image is None else _image(image):
             answers.append(answer)
             if as_json:
                 continue
@@ -68,11 +69,12 @@ def doctor(as_json: bool) -> int:
     if as_json:
         print_json({"ok": not missing, "checks": [asdict(answer) for answer in answers]})
     elif missing:
-        click.echo(f"\n{missing} of {len(answers)} checks say no: runs on this host will fail.")
+        where = "on this host" if image is None else "in this image"
+        click.echo(f"\n{missing} of {len(answers)} checks say no: runs {where} will fail.")
     elif limited:
         click.echo(f"\nRuns work here; {limited} of {len(answers)} checks name something lost.")
     else:
-        click.echo("\nThis host can do everything.")
+        click.echo(f"\nThis {'host' if image is None else 'image'} can do everything.")
     return 5 if missing else 0
 
 
@@ -292,6 +294,19 @@ def _docker() -> Iterator[Answer]:
         yield Answer(*row)
 
 
+def _links() -> Iterator[Answer]:
+    from simgrid_ml.cli.doctor_links import links_checks
+
+    for row in links_checks():
+        yield Answer(*row)
+
+
+def _image(name: str) -> Iterator[Answer]:
+    from simgrid_ml.cli.doctor_images import examine_image
+
+    yield from examine_image(name)
+
+
 def _leftovers() -> Iterator[Answer]:
     from simgrid_ml.cli.clean import find_leftovers
 
@@ -316,5 +331,6 @@ CHECKS: tuple[Callable[[], Iterator[Answer]], ...] = (
     _open_mpi,
     _backends,
     _docker,
+    _links,
     _leftovers,
 )
