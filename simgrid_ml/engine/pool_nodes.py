@@ -107,6 +107,7 @@ class Nodes:
         self._writable = tuple(writable)
         self._changed = changed
         self._failed = failed
+        self._backends: dict[str, Backend] = {}  # which know what connects their nodes
         self._groups: dict[int, asyncio.Task[None]] = {}
         self._last_group = 0
         self.live: dict[str, LiveNode] = {}
@@ -162,7 +163,7 @@ class Nodes:
 
     async def _live(self, request: NodesRequest, kind: Kind, board: Switchboard) -> None:
         """The life of one group."""
-        backend = plugins.backend(kind.backend)
+        backend = self._backends.setdefault(kind.backend, plugins.backend(kind.backend))
         os.makedirs(request.run_dir, 0o700)
         try:
             async with board.listening(), backend.nodes(request) as ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from simgrid_ml.backends.docker import our_containers
+from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.engine import pools
 from simgrid_ml.errors import ConflictError, NotFoundError
 from simgrid_ml.record.follow import wait_state
@@ -94,6 +97,53 @@ def test_a_warm_node_is_as_good_as_new(pooled: Runs) -> None:
     )
     with open(found.artifact("azureml-logs/70_driver_log.txt").path) as stream:
         assert stream.read().splitlines()[:3] == ["['tmp'] []", "0", "0"]
+
+
+@pytest.mark.parametrize("backend", ["process", "docker"])
+def test_warm_nodes_serve_runs_and_new_ones_join_them(
+    pooled: Runs, backend: str, request: pytest.FixtureRequest
+) -> None:
+    if backend == "docker":
+        request.getfixturevalue("docker_engine")
+    cluster = put_cluster(pooled, backend=backend)
+    leaves = """
+        import os, tempfile
+        from mpi4py import MPI
+        MPI.COMM_WORLD.Barrier()
+        print(os.stat("/proc/self/ns/pid").st_ino)
+        print(os.path.exists("/dev/shm/left"), os.path.exists(tempfile.gettempdir() + "/left"))
+        open("/dev/shm/left", "w").close()
+        open(tempfile.gettempdir() + "/left", "w").close()
+    """
+    first = pooled.completed(leaves, mpi=(2, 1), cluster=cluster)
+    files = sorted(artifact.name for artifact in first.artifacts())
+    second = pooled.completed(leaves, mpi=(3, 1), cluster=cluster)
+    seen = [log(record, rank).splitlines()[:2] for record in (first, second) for rank in (0, 1)]
+    assert [where for where, _ in seen[:2]] == [where for where, _ in seen[2:]]
+    assert {left for _, left in seen} == {"False False"}
+    assert states(pooled) == ["idle"] * 3
+    assert sorted(artifact.name for artifact in first.artifacts()) == files
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_containers_stay_warm_and_are_gone_with_their_pool(
+    pooled: Runs, docker_engine: Engine
+) -> None:
+    cluster = put_cluster(pooled, backend="docker", vm_priority="lowpriority")
+    pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    said = pools.status(pooled.store, "four")
+    assert said is not None
+
+    def ours() -> list[str]:
+        return [each for _, each, folder in our_containers(docker_engine) if inside in folder]
+
+    inside = pools.pool_folder(pooled.store, "four")
+    assert len(ours()) == 2
+    assert pools.preempt(pooled.store, "four", "node1") is None
+    wait_until(lambda: len(ours()) == 1, "its container is gone")
+    pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    os.kill(said["pid"], signal.SIGKILL)
+    wait_until(lambda: ours() == [], "all are gone")
 
 
 def test_a_cluster_that_is_not_stored_keeps_nothing(pooled: Runs) -> None:
