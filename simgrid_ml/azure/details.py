@@ -67,6 +67,7 @@ def _of_environment(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterat
     """How the environment differs from the one that was asked for."""
     if found.get("image_used") is False:
         yield f"the image {found['image']} was not used: packages are installed on this host"
+    yield from found.get("image_notes", [])
     for one in found.get("substitutions", []):
         yield f"{one['wanted']} became {one['got'] or 'nothing'}: {one['reason']}"
     if ((spec.get("job") or {}).get("environment") or {}).get("use_gpu"):

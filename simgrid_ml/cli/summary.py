@@ -95,6 +95,21 @@ def node_size(record: RunRecord) -> str:
     return Capacity.from_json(told).describe() if told else ""
 
 
+def network(record: RunRecord) -> list[tuple[str, str]]:
+    """Rows about the shaped links of the nodes, links of a kind together; none of others."""
+    told = record.document(wire.PLACEMENT).get("network")
+    if not told:
+        return []
+    kinds: dict[str, list[str]] = {}
+    for target, link in told["links"].items():
+        kinds.setdefault(link["text"], []).append(target)
+    way = {"c": "relay", "python": "relay in Python"}.get(told["program"], told["method"])
+    return [
+        ("link" if number else f"links by {way}", f"{text}: {', '.join(targets)}")
+        for number, (text, targets) in enumerate(kinds.items())
+    ]
+
+
 def print_outcome(record: RunRecord) -> None:
     """The end of ``simgrid-ml run``: how it went, why, and what to type next."""
     state = record.state
@@ -181,6 +196,9 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
         if size := node_size(record):
             rows.append(("nodes", size))
         rows.append(("environment", _environment(asked, packages)))
+        if environment.get("image"):
+            rows.append(("image", _image(environment)))
+            rows += [("", note) for note in environment.get("image_notes", [])]
     rows.append(("directory", record.path))
     for name in ("display_name", "description"):
         if told["attributes"].get(name):
@@ -189,6 +207,7 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
         for key, value in told["attributes"][kind].items():
             rows.append((kind[:-1] if kind == "tags" else "property", f"{key} = {value}"))
     rows += [("instead of", line) for line in substitutions(record)]
+    rows += network(record)
     print_table(("", ""), rows)
     heading("Stages")
     print_stages(record)
@@ -219,6 +238,13 @@ def _environment(asked: Mapping[str, Any], packages: Mapping[str, Any]) -> str:
         if name in packages
     ]
     return f"{framework}{version}" + (f": {', '.join(few)}" if few else "")
+
+
+def _image(environment: Mapping[str, Any]) -> str:
+    if not environment.get("image_used"):
+        return f"{environment['image']}, not used: nodes have the programs of this host"
+    digest = str(environment["image_digest"]).partition(":")[2]
+    return f"{environment['image']} ({digest[:12]})"
 
 
 def _task(name: str, lines: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -11,9 +11,12 @@ import image_kit
 import pytest
 
 from simgrid_ml.__main__ import main
+from simgrid_ml.azure.details import address, details
 from simgrid_ml.backends import image_map, image_sdk, images
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.cli.doctor_images import examine_image
+from simgrid_ml.cli.story import describe
+from simgrid_ml.cli.summary import print_run
 from simgrid_ml.environments import dockerfile
 from simgrid_ml.environments.indexes import configured
 from simgrid_ml.errors import EnvironmentBuildError
@@ -154,7 +157,7 @@ def test_an_image_that_cannot_be_pulled_names_the_remedy_and_not_the_password(jo
 
 
 def test_an_image_that_stands_in_for_another_is_told_in_the_run(
-    jobs: Runs, python_image: str
+    jobs: Runs, python_image: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image_map.put("lab/torch:1", python_image)
     record = jobs.completed(WHERE, environment=user_managed("lab/torch:1"))
@@ -163,6 +166,12 @@ def test_an_image_that_stands_in_for_another_is_told_in_the_run(
     assert any(python_image in note for note in environment["image_notes"])
     told = next(event for event in record.events() if event["event"] == "image")
     assert told["notes"] == environment["image_notes"]
+    warnings = [one["message"] for one in details(record, address)["warnings"]]
+    assert environment["image_notes"][0] in warnings
+    print_run(record, describe(record))
+    shown = capsys.readouterr().out
+    assert environment["image_digest"].partition(":")[2][:12] in shown
+    assert environment["image_notes"][0] in shown
 
 
 def test_the_process_backend_says_that_it_used_no_image(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_the_docker_package_is_not_loaded_by_a_run_that_needs_no_image() -> None
 def test_a_mapped_name_and_its_latest_are_one_image() -> None:
     image_map.put("registry:5000/lab/torch", "mine:1")
     assert image_map.local_name("registry:5000/lab/torch:latest") == "mine:1"
+    assert image_map.local_name("registry:5000/lab/torch") == "mine:1"
     assert image_map.local_name("registry:5000/lab/torch:2") is None
     image_map.remove("registry:5000/lab/torch")
     assert image_map.local_name("registry:5000/lab/torch") is None
