@@ -9,7 +9,7 @@ import signal
 
 TYPE_CHECKING = False  # agents do without typing; see agent.py
 if TYPE_CHECKING:
-    from typing import Callable
+    from typing import Callable, Set
 
 __all__ = ["empty", "end_all", "remove_ipc"]
 
@@ -30,14 +30,14 @@ def end_all() -> None:
 
 
 def empty(folder: str) -> None:
-    """Remove what is in ``folder``, but nothing below a mount point in it.
+    """Remove what is in ``folder``, and nothing that is mounted there: that is not the node's.
 
-    Folders of the host may be mounted there: run directories, where they are in ``/tmp``.
+    Workspaces may lie below the host's ``/tmp``; the node then sees all their runs in its own.
     """
     _empty(os.path.realpath(folder), _mount_points())
 
 
-def _empty(folder: str, mounted: "frozenset[str]") -> None:
+def _empty(folder: str, mounted: Set[str]) -> None:
     for entry in os.scandir(folder):
         if entry.path in mounted:
             continue
@@ -53,21 +53,13 @@ def _empty(folder: str, mounted: "frozenset[str]") -> None:
                 raise
 
 
-def _mount_points() -> "frozenset[str]":
-    """Of this mount namespace. Where they cannot be told, nothing may be removed.
-
-    Raises:
-        OSError: there is no ``/proc``.
-    """
+def _mount_points() -> Set[str]:
+    """Where something is mounted, as this process sees it."""
     with open("/proc/self/mountinfo", "rb") as stream:
         fields = [line.split(b" ")[4] for line in stream]
-    return frozenset(os.fsdecode(_unescaped(field)) for field in fields)
-
-
-def _unescaped(field: bytes) -> bytes:
-    """Blanks, tabs, newlines and backslashes are written as octal numbers."""
-    first, *rest = field.split(b"\\")
-    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
+    for code, byte in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        fields = [field.replace(code, byte) for field in fields]
+    return {os.fsdecode(field) for field in fields}
 
 
 def remove_ipc() -> None:
