@@ -137,9 +137,15 @@ class ProcessBackend:
         if hello["shm"] is not None:
             variables.update(dict.fromkeys(_SHM_VARIABLES, hello["shm"]))
         hostname = hello["hostname"]
+        libraries = []
+        if "mount" not in hello["isolation"]:
+            with contextlib.suppress(NodeError):  # no compiler: the nodes' names do not resolve
+                libraries.append(compiled("node/names.c", "-shared", "-fPIC"))
         if "hostname" not in hello["isolation"]:
-            variables["LD_PRELOAD"] = hostname_library()
+            libraries.append(hostname_library())
             hostname = hello["node"]
+        if libraries:
+            variables["LD_PRELOAD"] = ":".join(libraries)
         return NodeInfo(
             name=hello["node"],
             address=hello["address"] or _address(run_id, hello["node"]),

@@ -168,6 +168,28 @@ def test_ssh_and_mpirun_work_in_what_simgrid_ml_exec_runs(workspace: Runs) -> No
     assert sorted(done.stdout.splitlines()) == [*hello, "node0"], (done, story(record))
 
 
+@pytest.mark.parametrize("isolation", ["hostname", "none"])
+def test_names_of_nodes_resolve_where_nodes_have_no_hosts_file_of_their_own(
+    workspace: Runs, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    """Gloo takes part of its addresses from them, whatever interface it is told."""
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", isolation)
+    record = run(
+        workspace,
+        """
+        import socket
+        address = os.environ["AZ_BATCH_NODE_LIST"].split(";")[1]
+        print(socket.gethostbyname("node1") == address, socket.gethostbyname("localhost"))
+        sys.exit(subprocess.run(["horovodrun", "-np", "2", "-H", "node0:1,node1:1", "--gloo",
+                                 sys.executable, "topology.py"]).returncode)
+        """,
+        topology=TOPOLOGY,
+    )
+    assert log(record).startswith("True 127.0.0.1\n"), story(record)
+    found = [(one["topology"], one["node"]) for one in answers(record)]
+    assert found == [([rank, 2, 0, 1, rank, 2], f"node{rank}") for rank in (0, 1)], story(record)
+
+
 @pytest.mark.parametrize("controller", ["gloo", "mpi"])
 def test_horovodrun_of_a_script_spans_the_nodes(
     workspace: Runs, backend: str, controller: str
