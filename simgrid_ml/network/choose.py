@@ -15,12 +15,13 @@ import functools
 import operator
 import os
 import subprocess
+import sys
 from typing import NamedTuple
 
 from simgrid_ml.errors import PlacementError
+from simgrid_ml.native import PACKAGE
 from simgrid_ml.network import relay
 from simgrid_ml.network.switch import can_switch
-from simgrid_ml.node import isolation
 from simgrid_ml.spec.links import Link, Links, links_for, resolved, targets
 from simgrid_ml.units import format_rate
 
@@ -30,6 +31,22 @@ HTB_CEILING_BYTES_PER_S = 10e9 / 8
 """The highest rate that htb was seen to keep within 1 % on two cores."""
 
 _TUN = "/dev/net/tun"
+_TRY = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from simgrid_ml.node import isolation
+have, refused = isolation.enter(isolation.FULL)
+if "mount" not in have:
+    sys.exit("; ".join(refused))
+isolation.unshare_network()
+isolation.open_tun("eth0", "10.0.0.1", "255.255.255.0", relay=True)
+child = os.fork()
+if child:
+    sys.exit(os.waitpid(child, 0)[1] and "no own mounts")
+isolation.enter_mounts(2**20, "/etc/hosts", "/tmp")
+"""
+"""What an agent does that joins the relay."""
+
 _COMPILER = "install a C compiler (`apt-get install g++`): the relay then reaches "
 
 
@@ -121,8 +138,9 @@ def _choose(links: Links, host: Abilities) -> Choice:
     if host.no_networks:
         raise PlacementError(
             f"links are asked for, and {host.no_networks}",
-            remedy="run as root, or allow user namespaces and open /dev/net/tun "
-            "(`modprobe tun`; `chmod 666 /dev/net/tun`); `simgrid-ml doctor` checks both",
+            remedy="unset SIMGRID_ML_ISOLATION if it is set; run as root, or allow user namespaces "
+            "and open /dev/net/tun (`modprobe tun`; `chmod 666 /dev/net/tun`); `simgrid-ml doctor` "
+            "checks both",
         )
     _refuse_faster(by_relay, fastest, f"; htb could not help: {why_not_htb}")
     return by_relay
@@ -211,13 +229,15 @@ def _no_networks(wanted: tuple[str, ...]) -> str:
         return f"this host has no {_TUN}"
     if not os.access(_TUN, os.R_OK | os.W_OK):
         return f"this user may not open {_TUN}"
-    have, refused = isolation.probe(wanted)
-    if "mount" not in have:
-        why = (
-            "; ".join(refused) or f"they are to have {', '.join(wanted) or 'nothing'} of their own"
-        )
-        return f"nodes cannot have network namespaces here: {why}"
-    return ""
+    if "mount" not in wanted:
+        return "nodes are not to have namespaces here (SIMGRID_ML_ISOLATION)"
+    packages = os.path.dirname(PACKAGE)
+    argv = [sys.executable, "-I", "-S", "-c", _TRY, packages]
+    said = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30)
+    if said.returncode == 0:
+        return ""
+    last = said.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+    return f"this host allows nodes no network of their own: {''.join(last)}"
 
 
 @functools.cache

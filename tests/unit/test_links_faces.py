@@ -69,6 +69,19 @@ def test_what_cannot_be_is_refused_before_a_run_exists(
     assert not list(cli.store.list())
 
 
+def test_nodes_without_namespaces_get_no_links(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMGRID_ML_ISOLATION", "hostname")
+    Path(tmp_path, "src").mkdir()
+    Path(tmp_path, "src", "train.py").write_text("print('hello')")
+    told = cli("run", "-n", "2", "-d", "--delay", "1ms", str(tmp_path / "src" / "train.py"))
+    assert told.code == 2
+    assert "links are asked for, and nodes are not to have namespaces" in told.err
+    assert "unset SIMGRID_ML_ISOLATION" in told.err
+    assert not list(cli.store.list())
+
+
 def test_a_run_files_unknown_node_is_refused_before_a_run_exists(
     cli: CommandLine, tmp_path: Path
 ) -> None:
