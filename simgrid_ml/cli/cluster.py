@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from simgrid_ml.cli.console import json_option, print_json, print_table
+from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
 from simgrid_ml.engine import pools
 from simgrid_ml.errors import ConflictError, SpecError
@@ -58,6 +59,28 @@ def _preemptions(words: tuple[str, ...]) -> list[dict[str, Any]]:
     return found
 
 
+def _told(links: Any) -> str:
+    """Stored links in a line."""
+    from simgrid_ml.spec.links import Links, describe
+    from simgrid_ml.spec.value import from_plain
+
+    if links is None:
+        return ""
+    read = from_plain(links, Links, "links")
+    more = {"nodes": len(read.nodes), "pairs": len(read.pairs), "racks": len(read.racks)}
+    parts = [f"{count} {what} of their own" for what, count in more.items() if count]
+    return "; ".join([describe(read.default), *parts])
+
+
+def _links(links: Any, said: dict[str, Any]) -> Any:
+    """``links`` with what is said of them, as plain data; those words are taken out of ``said``."""
+    from simgrid_ml.spec.links_text import LINK_WORDS, with_default
+    from simgrid_ml.spec.value import to_plain
+
+    words = {word: said.pop(word) for word in LINK_WORDS}
+    return to_plain(with_default(links, words, "links"))
+
+
 @cluster.command()
 @click.argument("name")
 @click.option("--max-nodes", type=click.IntRange(1), default=4, show_default=True)
@@ -79,6 +102,7 @@ def _preemptions(words: tuple[str, ...]) -> list[dict[str, Any]]:
     metavar="NODE@TIME",
     help="Take a low-priority node away so long after the first run got nodes: node1@30s.",
 )
+@link_options
 @json_option
 @new_workspace_option
 def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
@@ -97,6 +121,7 @@ def create(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
             f"cluster {name!r} exists", remedy=f"`simgrid-ml cluster update {name}` changes it"
         )
     said["preemptions"] = _preemptions(said["preemptions"])
+    said["links"] = _links(None, said)
     given = {key: value for key, value in said.items() if value is not None}
     spec = from_plain({"name": name, **given}, ClusterSpec, "cluster")
     _put(store, spec, {})
@@ -154,6 +179,7 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
         now = {key: pool[key] for key in ("nodes", "preempted", "waiting")}
         print_json({**plain, "active_runs": active, **now})
         return
+    plain["links"] = _told(plain["links"])
     rows = [
         (key.replace("_", " "), "" if value is None else str(value)) for key, value in plain.items()
     ]
@@ -178,6 +204,7 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
 @click.option("--backend")
 @click.option("--era", type=ERAS)
 @click.option("--working-directory", type=WORKING_DIRECTORIES)
+@link_options
 @json_option
 @workspace_option
 def update(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
@@ -185,16 +212,19 @@ def update(store: RunStore, name: str, as_json: bool, **said: Any) -> None:
     from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
     from simgrid_ml.spec.value import from_plain, to_plain
 
-    given = {key: value for key, value in said.items() if value is not None}
-    if not given:
+    if all(value is None for value in said.values()):
         raise SpecError("nothing to change", remedy="give at least one option, see --help")
-    plain = {**to_plain(stored_cluster(store.clusters(), name)), **given}
+    stored = stored_cluster(store.clusters(), name)
+    words = {key: value for key, value in said.items() if value is not None}
+    links = _links(stored.links, said)
+    given = {key: value for key, value in said.items() if value is not None}
+    plain = {**to_plain(stored), **given, "links": links}
     spec = from_plain(plain, ClusterSpec, "cluster")
     _put(store, spec, store.clusters()[name])
     if as_json:
         print_json(to_plain(spec))
     else:
-        click.echo(f"Cluster {name}: " + ", ".join(f"{k} = {v}" for k, v in given.items()))
+        click.echo(f"Cluster {name}: " + ", ".join(f"{k} = {v}" for k, v in words.items()))
 
 
 @cluster.command()

@@ -94,6 +94,17 @@ def test_a_run_files_unknown_node_is_refused_before_a_run_exists(
     assert not list(cli.store.list())
 
 
+def test_a_stored_cluster_has_links(cli: CommandLine, submitted: Submitted) -> None:
+    assert cli("cluster", "create", "mine", "--rate", "1Gbit").code == 0
+    told = cli("cluster", "update", "mine", "--delay", "2ms")
+    assert told.out == "Cluster mine: delay = 2ms\n"
+    assert cli("cluster", "update", "mine", "--max-nodes", "5").code == 0
+    assert "1 Gbit/s, 2 ms" in cli("cluster", "show", "mine").out
+    assert cli("run", "-d", "--cluster", "mine", "--loss", "1%", "train.py").code == 0
+    link = Link(rate_bytes_per_s=GBIT, delay_s=0.002, loss=0.01)
+    assert submitted.cluster.links == Links(default=link)
+
+
 def test_tags_of_a_cluster_are_every_nodes_link() -> None:
     workspace = Workspace.local()
     tags = {"simgrid-ml.rate": "1Gbit", "simgrid-ml.delay": "2ms", "team": "x"}
