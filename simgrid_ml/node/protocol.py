@@ -15,6 +15,8 @@ pong       agent → supervisor
 bye        supervisor → agent      end everything in the node, then yourself
 rsh        client → supervisor     node, argv; answered by ``{"code": …}``
 exec       client → supervisor     node, argv, stdin, stdout, stderr; answered by ``{"code": …}``
+link       client → supervisor     target, words, or neither of them to be shown; answered by
+                                   ``{"network": …, "cables": …}`` or ``{"error": …}``
 =========  ======================  =========================================================
 
 A closed connection is a message as well: an agent whose supervisor is gone ends its node, a
