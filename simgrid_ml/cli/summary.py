@@ -154,9 +154,9 @@ def _warm_nodes(record: RunRecord) -> str:
     if not idle or not seconds:
         return ""
     nodes = "1 node" if idle == 1 else f"{idle} nodes"
+    time = format_seconds(seconds) if seconds % 60 else f"{seconds // 60} min"
     return (
-        f"{nodes} of {cluster} stay warm for {format_seconds(seconds)}; "
-        f"`simgrid-ml cluster stop {cluster}` ends them"
+        f"{nodes} of {cluster} stay warm for {time}; `simgrid-ml cluster stop {cluster}` ends them"
     )
 
 

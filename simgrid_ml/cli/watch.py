@@ -113,6 +113,17 @@ class LinePrinter:
         self.screen.lines(lines)
 
 
+def _text(event: dict[str, Any]) -> str:
+    """What an event says to people who watch; empty: nothing."""
+    if event.get("event") == "environment-step":
+        return str(event.get("text", ""))
+    if event.get("event") == "waiting":
+        return f"waiting for nodes of the cluster, place {event['position']} of {event['of']}"
+    if event.get("event") == "preempted":
+        return f"{event['why']}; the job begins again"
+    return ""
+
+
 class _Stages:
     """Prints every stage when it ends, and keeps the live line saying what goes on."""
 
@@ -140,7 +151,8 @@ class _Stages:
         The move that ends Running waits for ``quiet``: what the ranks wrote stands above it.
         """
         self._moves += self._new(wire.STATE)
-        self._events += [e for e in self._new(wire.EVENTS) if e.get("event") == "environment-step"]
+        steps = ({**event, "text": _text(event)} for event in self._new(wire.EVENTS))
+        self._events += [step for step in steps if step["text"]]
         while self._moves and (quiet or not self.is_running):
             move = self._moves.pop(0)
             at = float(move["t"])

@@ -57,7 +57,7 @@ class Ticket:
         )
         self.socket: str = said["socket"]
         self.nodes: tuple[str, ...] = ()
-        self.position = 0
+        self.position = 0  # in the queue, from 1; 0: it has its nodes, or they are starting
         self._writer = writer
 
     def tell(self, op: str, **fields: Any) -> None:
@@ -211,12 +211,14 @@ class Pool:
                 self.nodes.start(kind, names, peers)
             else:
                 self.nodes.make_places(kind, names)
-        queue = in_fair_order([ticket.wish for ticket in waiting.values()], self.in_use())
-        for position, wish in enumerate(queue, 1):
+        queue = [ticket.wish for run, ticket in waiting.items() if run not in made.sure]
+        for run in made.sure:
+            waiting[run].position = 0
+        for position, wish in enumerate(in_fair_order(queue, self.in_use()), 1):
             ticket = waiting[wish.run]
             if ticket.position != position:
                 ticket.position = position
-                ticket.tell("waiting", position=position, of=len(waiting))
+                ticket.tell("waiting", position=position, of=len(queue))
         return any(not kind.warm for kind, _ in made.start)
 
     def in_use(self) -> Counter[str]:
@@ -328,7 +330,7 @@ class Pool:
             "waiting": [
                 {"nodes": t.wish.nodes, "position": t.position, "run": run}
                 for run, t in sorted(self.tickets.items(), key=lambda item: item[1].position)
-                if not t.nodes
+                if not t.nodes and t.position
             ],
         }
 

@@ -79,11 +79,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do now: nodes to give to runs, to start, and to end."""
+    """What to do now: nodes to give to runs, to start, and to end.
+
+    Attributes:
+        sure: runs that get theirs as soon as the nodes that are starting are up.
+    """
 
     give: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     start: list[tuple[Kind, tuple[str, ...]]] = field(default_factory=list)
     end: list[str] = field(default_factory=list)
+    sure: list[str] = field(default_factory=list)
 
 
 def in_fair_order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Waiting]:
@@ -150,6 +155,7 @@ def plan(
             free.clear()  # nobody overtakes a run that waits for nodes of others
             coming.clear()
             return made
+        made.sure.append(run.run)
     _scale(nodes, free, made, scale, now_s)
     there = sum(node.state != "leaving" for node in nodes) - len(made.end)
     there += sum(len(started) for _, started in made.start)

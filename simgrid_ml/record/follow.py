@@ -92,6 +92,7 @@ class _Logs:
         self._record = record
         self._wanted = names if callable(names) else (lambda n: names is None or n in names)
         self._offsets: Dict[str, int] = {}
+        self._files: Dict[str, int] = {}  # inodes: a job that begins again has new logs
         self.paths: Dict[str, str] = {}
         self.names: Dict[str, str] = {}
         self.seen: Set[str] = set()  # also the logs nobody asked for
@@ -132,10 +133,12 @@ class _Logs:
         except FileNotFoundError:  # renamed; the next look finds it
             return
         with stream:
-            size = os.fstat(stream.fileno()).st_size
+            status = os.fstat(stream.fileno())
+            size = status.st_size
             offset = self._offsets.get(name, 0)
-            if size < offset:  # started anew
+            if size < offset or self._files.get(name) != status.st_ino:  # started anew
                 offset = 0
+            self._files[name] = status.st_ino
             stream.seek(offset)
             while offset < size:
                 block = stream.read(min(_BLOCK, size - offset))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from simgrid_ml.engine import pools
+from simgrid_ml.record.follow import follow
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import wait_until
@@ -70,6 +72,25 @@ def test_a_preempted_job_begins_again_and_its_first_logs_are_kept(
     assert [e["why"] for e in record.events() if e["event"] == "preempted"] == [
         f"{node} of cluster 'low' was pre-empted"
     ]
+
+
+def test_who_follows_the_logs_reads_both_attempts(pooled: Runs, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    cluster = put_cluster(pooled, **LOW)
+    record = up(pooled.submit(TRAINS, str(go), mpi=(2, 1), cluster=cluster))
+    name = "azureml-logs/70_driver_log_0.txt"
+    read: list[bytes] = []
+    reader = threading.Thread(
+        target=lambda: read.extend(chunk for _, chunk in follow(record, names=[name]))
+    )
+    reader.start()
+    wait_until(lambda: b"up\n" in b"".join(read), "the first attempt is read")
+    pools.preempt(pooled.store, "low", "node1")
+    up(record, attempt=2)
+    go.touch()
+    assert pooled.ended(record).state is RunState.COMPLETED, story(record)
+    reader.join(10)
+    assert b"".join(read).count(b"leftovers []\nup\n") == 2
 
 
 def test_a_schedule_preempts_once(pooled: Runs, tmp_path: Path) -> None:

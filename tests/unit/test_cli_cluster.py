@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from cli_support import CommandLine, cli
 
 from simgrid_ml.record.run import RunLock, RunState
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.testing.processes import wait_until
 
 __all__ = ["cli"]
 
@@ -69,3 +73,46 @@ def test_a_count_below_zero_is_refused_wherever_it_is_said() -> None:
 def test_command_line_and_sdk_allow_the_same_names(cli: CommandLine) -> None:
     assert cli("cluster", "create", "a" * 20 + "-1").code == 2  # no letter after the "-"
     assert cli("cluster", "create", "nodes-1").code == 0
+
+
+def test_warm_nodes_are_shown_and_stopped(cli: CommandLine, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("print('hello')\n")
+    assert cli("cluster", "create", "mine", "--max-nodes", "2", "--idle", "600").code == 0
+    run = ("run", "--cluster", "mine", "--plain", "--nodes", "2", "--interpreter", sys.executable)
+    said = cli(*run, str(script))
+    assert said.code == 0, said.err
+    assert "2 nodes of mine stay warm for 10 min; `simgrid-ml cluster stop mine` ends" in said.out
+    shown = cli("cluster", "show", "mine", "--json").json
+    assert [(node["name"], node["state"]) for node in shown["nodes"]] == [
+        ("node0", "idle"),
+        ("node1", "idle"),
+    ]
+    assert "node0  idle" in cli("cluster", "show", "mine").out
+    assert cli("cluster", "stop", "mine").out == "2 idle nodes of mine ended.\n"
+    assert "No nodes now" in cli("cluster", "show", "mine").out
+    assert cli("cluster", "stop", "mine", "--json").json == {"ended": 0, "runs": []}
+    assert cli("cluster", "stop", "other").code == 2
+
+
+def test_a_minimum_comes_with_the_cluster_and_goes_with_it(cli: CommandLine) -> None:
+    low = ("--vm-priority", "lowpriority", "--preempt", "node0@1h")
+    assert cli("cluster", "create", "mine", "--min-nodes", "1", *low).code == 0
+    wait_until(lambda: _states(cli) == ["idle"], "the minimum is up")
+    assert "no run used it" in cli("cluster", "preempt", "mine", "node0").out
+    assert cli("cluster", "preempt", "mine", "node7").code == 2
+    wait_until(lambda: _states(cli) == ["idle"], "it is replaced")
+    assert cli("cluster", "delete", "mine").code == 0
+
+
+def _states(cli: CommandLine) -> list[str]:
+    return [node["state"] for node in cli("cluster", "show", "mine", "--json").json["nodes"]]
+
+
+def test_preemptions_that_cannot_be_are_refused(cli: CommandLine) -> None:
+    assert cli("cluster", "create", "mine", "--preempt", "node0@1s").code == 2
+    low = ("--vm-priority", "lowpriority")
+    assert cli("cluster", "create", "mine", *low, "--preempt", "node0").code == 2
+    assert cli("cluster", "create", "mine").code == 0
+    said = cli("cluster", "preempt", "mine", "node0")
+    assert (said.code, "dedicated" in said.err) == (2, True)

@@ -48,7 +48,8 @@ def decide(
 
 
 def test_the_first_run_has_its_nodes_started_from_node0_on() -> None:
-    assert decide([], [waiting("a", 2)]) == Plan(start=[(ONE, ("node0", "node1"))])
+    made = decide([], [waiting("a", 2)])
+    assert made == Plan(start=[(ONE, ("node0", "node1"))], sure=["a"])
 
 
 def test_idle_nodes_are_given_lowest_first() -> None:
@@ -58,12 +59,12 @@ def test_idle_nodes_are_given_lowest_first() -> None:
 
 def test_only_what_is_missing_is_started() -> None:
     there = [node(0), node(1, "preparing")]
-    assert decide(there, [waiting("a", 3)]) == Plan(start=[(ONE, ("node2",))])
+    assert decide(there, [waiting("a", 3)]) == Plan(start=[(ONE, ("node2",))], sure=["a"])
 
 
 def test_nothing_is_started_twice_while_nodes_are_on_their_way() -> None:
     there = [node(0, "preparing"), node(1, "preparing")]
-    assert decide(there, [waiting("a", 2)]) == Plan()
+    assert decide(there, [waiting("a", 2)]) == Plan(sure=["a"])
 
 
 def test_idle_nodes_of_another_kind_make_room() -> None:

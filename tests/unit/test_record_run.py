@@ -50,10 +50,9 @@ def may_move(old: RunState, new: RunState) -> bool:
     if old.is_terminal:
         return False
     if new in FORWARD[1:-1] and old in FORWARD:
-        return FORWARD.index(new) == FORWARD.index(old) + 1 or (old, new) == (
-            S.NOT_STARTED,
-            S.RUNNING,
-        )
+        interactive, preempted = (S.NOT_STARTED, S.RUNNING), (S.RUNNING, S.QUEUED)
+        is_next = FORWARD.index(new) == FORWARD.index(old) + 1
+        return is_next or (old, new) in (interactive, preempted)
     if new is S.COMPLETED:
         return old is S.FINALIZING
     if new is S.CANCEL_REQUESTED:
