@@ -160,7 +160,11 @@ def _asked(engine: Engine, digest: str, host_python: str | None, wanted: str | N
         found = json.loads(said[len(_SAID) :])
         version = ".".join(map(str, found["version"]))
         fits = tuple(found["version"][:2]) >= _OLDEST
-        if not fits:
+        name = "python{}.{}".format(*found["version"])
+        if host_python is not None and name != image_python.minor(host_python):
+            fits = False
+            tried.append(f"{candidate} is Python {version} there, one of the image's own")
+        elif not fits:
             tried.append(f"{candidate} is Python {version}; 3.8 is the oldest that will do")
         return ImageFacts(
             fits=fits,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from simgrid_ml.native import PACKAGE
 from simgrid_ml.record.store import cache_home
 
-__all__ = ["folders", "libraries", "outermost", "program_folders", "python_of"]
+__all__ = ["folders", "libraries", "minor", "outermost", "program_folders", "python_of"]
 
 _SYSTEM_PREFIXES = ("/", "/usr", "/usr/local")
 _OF_THE_C_LIBRARY = re.compile(
@@ -47,18 +47,27 @@ def folders(python: str) -> list[str]:
     base = os.path.dirname(os.path.dirname(real))
     found = [] if environment in _SYSTEM_PREFIXES else [environment]
     if base not in _SYSTEM_PREFIXES:
-        return [*found, base]
+        return list(dict.fromkeys([*found, base]))
     # The system's own: its folders hold the system, too, and the image has one of its own.
-    name = _minor(real)
-    return [*found, real, *(p for p in (f"{base}/lib/{name}", f"/usr/lib/{name}") if _is(p))]
+    name = minor(python)
+    modules = [path for path in (f"{base}/lib/{name}", f"/usr/lib/{name}") if _is(path)]
+    links = [path for path in _links(python) if not path.startswith(environment + os.sep)]
+    return list(dict.fromkeys([*found, *links, real, *modules]))
+
+
+def minor(python: str) -> str:
+    """``python3.11``"""
+    name = re.match(r"python3\.\d+", os.path.basename(os.path.realpath(python)))
+    return name.group() if name else f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def libraries(python: str) -> list[str]:
     """Shared libraries a Python and compiled packages need, without the C library's."""
     real = os.path.realpath(python)
     base = os.path.dirname(os.path.dirname(real))
-    extensions = glob.glob(f"{glob.escape(base)}/lib/{_minor(real)}/lib-dynload/*.so")
-    argv = ["ldd", real, *extensions]
+    extensions = glob.glob(f"{glob.escape(base)}/lib/{minor(python)}/lib-dynload/*.so")
+    # Tk would bring all of X along, and nodes have no screen.
+    argv = ["ldd", real, *(path for path in extensions if "_tkinter" not in path)]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.SubprocessError):
@@ -85,10 +94,14 @@ def outermost(paths: Iterable[str]) -> list[str]:
     return kept
 
 
-def _minor(real: str) -> str:
-    """``python3.11``"""
-    name = re.match(r"python3\.\d+", os.path.basename(real))
-    return name.group() if name else f"python{sys.version_info[0]}.{sys.version_info[1]}"
+def _links(path: str) -> list[str]:
+    """The links that lead from a path to a file, itself included; the image has others."""
+    links: list[str] = []
+    path = os.path.abspath(path)
+    while os.path.islink(path) and path not in links:
+        links.append(path)
+        path = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+    return links
 
 
 _is = os.path.exists

@@ -210,7 +210,23 @@ def test_the_systems_python_does_not_bring_the_system(tmp_path: Path) -> None:
     for prefix in ("/usr", "/usr/local"):
         found = image_python.folders(f"{prefix}/bin/python3.99")
         assert found == [f"{prefix}/bin/python3.99"]
+    here = image_python.folders(f"/usr/bin/python3.{sys.version_info[1]}")
+    assert len(here) == len(set(here)), "a path can be mounted once"
     own = tmp_path / "bin" / "python3.99"
     own.parent.mkdir()
     own.touch(stat.S_IRWXU)
-    assert image_python.folders(str(own)) == [str(tmp_path), str(tmp_path)]
+    assert image_python.folders(str(own)) == [str(tmp_path)]
+
+
+def test_links_to_the_systems_python_go_along(tmp_path: Path) -> None:
+    environment = tmp_path / "env" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "python3").symlink_to("/usr/bin/python3.99")
+    (environment / "python").symlink_to("python3")
+    found = image_python.folders(str(environment / "python"))
+    assert found == [str(tmp_path / "env"), "/usr/bin/python3.99"]
+    (tmp_path / "link").symlink_to("/usr/bin/python3.99")
+    (environment / "python3").unlink()
+    (environment / "python3").symlink_to(tmp_path / "link")
+    found = image_python.folders(str(environment / "python"))
+    assert found == [str(tmp_path / "env"), str(tmp_path / "link"), "/usr/bin/python3.99"]
