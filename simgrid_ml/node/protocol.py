@@ -12,6 +12,8 @@ spawned    agent → supervisor      id, pid inside the node
 exited     agent → supervisor      id, code (negative: by that signal)
 ping       supervisor → agent      answered by pong, unless the node is paused or hangs
 pong       agent → supervisor
+attach     pool → agent            id, socket: serve the run that listens there; answered by
+                                   exited when it has let go and nothing of it is left
 bye        supervisor → agent      end everything in the node, then yourself
 rsh        client → supervisor     node, argv; answered by ``{"code": …}``
 exec       client → supervisor     node, argv, stdin, stdout, stderr; answered by ``{"code": …}``

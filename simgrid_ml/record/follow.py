@@ -92,7 +92,7 @@ class _Logs:
         self._record = record
         self._wanted = names if callable(names) else (lambda n: names is None or n in names)
         self._offsets: Dict[str, int] = {}
-        self._files: Dict[str, int] = {}  # inodes: a job that begins again has new logs
+        self._attempts = 0  # that were pre-empted
         self.paths: Dict[str, str] = {}
         self.names: Dict[str, str] = {}
         self.seen: Set[str] = set()  # also the logs nobody asked for
@@ -102,6 +102,10 @@ class _Logs:
         record = self._record
         watcher.watch(record.path, content=False)
         watcher.watch(record.file(wire.ARTIFACTS), content=False)
+        attempts = _count(record.file(wire.ATTEMPTS))
+        if attempts != self._attempts:  # the job has begun again, with new logs of the same names
+            self._attempts = attempts
+            self._offsets.clear()
         self.paths, self.seen = {}, set()
         for folder in LOG_FOLDERS:
             self._list(record.file(wire.ARTIFACTS, folder), folder, watcher)
@@ -133,12 +137,10 @@ class _Logs:
         except FileNotFoundError:  # renamed; the next look finds it
             return
         with stream:
-            status = os.fstat(stream.fileno())
-            size = status.st_size
+            size = os.fstat(stream.fileno()).st_size
             offset = self._offsets.get(name, 0)
-            if size < offset or self._files.get(name) != status.st_ino:  # started anew
+            if size < offset:  # started anew
                 offset = 0
-            self._files[name] = status.st_ino
             stream.seek(offset)
             while offset < size:
                 block = stream.read(min(_BLOCK, size - offset))
@@ -147,6 +149,13 @@ class _Logs:
                 offset += len(block)
                 self._offsets[name] = offset
                 yield name, block
+
+
+def _count(folder: str) -> int:
+    try:
+        return len(os.listdir(folder))
+    except FileNotFoundError:
+        return 0
 
 
 class _Watcher:
