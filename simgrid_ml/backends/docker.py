@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
-from simgrid_ml.backends.container import LABELS, container_body, container_name, node_tmp
+from simgrid_ml.backends.container import (
+    LABELS,
+    container_body,
+    container_name,
+    mount_points,
+    node_tmp,
+)
 from simgrid_ml.backends.engine_api import Deaths, Engine, EngineError
 from simgrid_ml.backends.host_image import host_image
 from simgrid_ml.backends.image import NodeImage
@@ -263,6 +269,8 @@ class _Containers:
         request = self._request
         name = container_name(request.run_dir, node)
         os.makedirs(node_tmp(request, node), exist_ok=True)
+        for source, point in mount_points(request, self.image, node):
+            _make_like(source, point)
         network: dict[str, Any] = {"interface": INTERFACE, "netmask": NETMASK}
         if self._links is not None:
             network = self._links.for_agents()
@@ -376,6 +384,16 @@ class _Containers:
         """In a thread of ours: the loop's own pool has too few for many nodes."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(function, *arguments))
+
+
+def _make_like(source: str, point: str) -> None:
+    """An empty folder, or an empty file, to mount ``source`` on."""
+    if os.path.isdir(source):
+        os.makedirs(point, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(point), exist_ok=True)
+        with open(point, "ab"):
+            pass
 
 
 def _complain(text: str) -> None:
