@@ -12,7 +12,7 @@ links were asked for are timings the purpose: there an invalid stamp leaves the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from simgrid_ml import wire
@@ -192,10 +192,23 @@ def _cores(
         yield Stamp.DEGRADED, waited
 
 
-def _links(links: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Stamp, str]]:
+def _links(links: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Stamp, str]]:
     for link in links:
         for what in deviations(link["asked"], link["measured"]):
             yield Stamp.INVALID, f"the link {link['from']} to {link['to']}: {what}"
+    unsure = [
+        link
+        for link in links
+        if link["asked"]["rate_bytes_per_s"] and link["measured"].get("rate_not_measured")
+    ]
+    if unsure:
+        one = unsure[0]
+        others = f" (and {len(unsure) - 1} more)" if len(unsure) > 1 else ""
+        why = one["measured"]["rate_not_measured"]
+        yield (
+            Stamp.DEGRADED,
+            f"the rate of the link {one['from']} to {one['to']}{others} was not measured: {why}",
+        )
 
 
 def _all_well(seen: Mapping[str, Any]) -> str:
@@ -203,6 +216,10 @@ def _all_well(seen: Mapping[str, Any]) -> str:
     links = seen.get("links") or []
     if links:
         parts.append(f"{len(links)} link{'s' if len(links) > 1 else ''} as asked")
+    cables = seen.get("cables") or {}
+    busiest = max(cables, key=lambda name: float(cables[name]["busy"]), default="")
+    if busiest:
+        parts.append(f"busiest: {busiest}, {cables[busiest]['busy']:.0%} of the time")
     if "foreign" in seen["host"]:
         parts.append(f"other processes had {seen['host']['foreign']['mean']:.1%} of the CPU time")
     waits = [one["waiting"]["mean"] for one in (seen.get("ranks") or {}).values() if one]

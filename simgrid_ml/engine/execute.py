@@ -191,8 +191,7 @@ class _Story:
         links = LiveLinks(self.backend, record.id, self.log)
         board.on_link = links.answer
         self.tell_of_nodes(placement, capacity, links.to_json())
-        shaped = self.cluster.links
-        fidelity = Fidelity(record, placement, self.nodes, capacity, shaped, self.log)
+        fidelity = Fidelity(record, placement, self.nodes, links.wires, self.log)
         try:
             await self.unless_cancelled(fidelity.probe(board))
             await self.launch(board, placement, environment, fidelity)

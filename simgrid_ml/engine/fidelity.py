@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.sampling import Sampler
+from simgrid_ml.errors import NodeError
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
-from simgrid_ml.spec.capacity import Capacity
-from simgrid_ml.spec.links import Links, resolved
 from simgrid_ml.spec.placement import Placement
+
+if TYPE_CHECKING:
+    from simgrid_ml.network.wires import Wires
 
 __all__ = ["Fidelity", "pause_s"]
 
@@ -31,8 +33,7 @@ class Fidelity:
 
     Args:
         nodes: the nodes that are up, by name.
-        capacity: what each was to get of the host.
-        links: what was to be between them; None: nothing that slows them.
+        wires: what is between them; None: nothing that slows them.
         log: appends to the run's events.
     """
 
@@ -41,18 +42,17 @@ class Fidelity:
         record: RunRecord,
         placement: Placement,
         nodes: Mapping[str, NodeInfo],
-        capacity: Capacity,
-        links: Links | None,
+        wires: Wires | None,
         log: Callable[..., None],
     ) -> None:
         self._record = record
         self._placement = placement
         self._nodes = nodes
-        self._capacity = capacity
-        self._links = links
+        self._wires = wires
         self._log = log
         self._measured: list[dict[str, Any]] = []
         self._agents: dict[str, int] = {}
+        self._before: dict[str, dict[str, Any]] = {}
 
     async def probe(self, board: Switchboard) -> None:
         """Measure what the links really do.
@@ -62,11 +62,11 @@ class Fidelity:
         """
         seen = board.pids()
         self._agents = {node: seen.get(node, 0) for node in self._placement.nodes}
-        if self._links is None:
+        if self._wires is None:
             return
         from simgrid_ml.engine.probing import measure_links  # only some runs need it
 
-        links = resolved(self._links, self._placement.nodes, self._capacity.nic_bytes_per_s)
+        links = self._wires.choice.links
         self._measured = await measure_links(board, self._record, self._nodes, links)
         self._log("links-probed", links=self._measured)
 
@@ -76,16 +76,36 @@ class Fidelity:
         tasks = {task.name: task.node for task in self._placement.tasks}
         sampler = Sampler(tasks, self._agents)
         stop = asyncio.Event()
+        self._before = await self._counters()
         looking = asyncio.create_task(_look(sampler, stop))
         try:
             yield
         finally:
             stop.set()
             await looking
+            cables = await self._carried()
             # A full disk is told by whoever has something to say that matters more.
             with contextlib.suppress(OSError):
-                document = {"links": self._measured, **sampler.summary()}
+                document = {"links": self._measured, "cables": cables, **sampler.summary()}
                 write_json(self._record.file(wire.FIDELITY), document)
+
+    async def _counters(self) -> dict[str, dict[str, Any]]:
+        if self._wires is None:
+            return {}
+        with contextlib.suppress(NodeError):  # the relay has ended; that is told elsewhere
+            return await self._wires.counters()
+        return {}
+
+    async def _carried(self) -> dict[str, dict[str, float]]:
+        """For each cable, the share of the time it was sending, and what it carried and dropped."""
+        carried = {}
+        for name, after in (await self._counters()).items():
+            if name in self._before:
+                grown = {key: after[key] - value for key, value in self._before[name].items()}
+                busy = grown["busy_s"] / grown["elapsed_s"] if grown["elapsed_s"] > 0 else 0.0
+                counts = {key: grown[key] for key in ("bytes", "dropped", "lost")}
+                carried[name] = {"busy": round(busy, 4), **counts}
+        return carried
 
 
 async def _look(sampler: Sampler, stop: asyncio.Event) -> None:

@@ -52,6 +52,11 @@ class LiveLinks:
         self._wires = backend.wires(run_id) if isinstance(backend, ShapesLinks) else None
         self._log = log
 
+    @property
+    def wires(self) -> Wires | None:
+        """None: nothing is shaped."""
+        return self._wires
+
     def to_json(self) -> dict[str, Any] | None:
         """For the run's record; None: nothing is shaped."""
         return None if self._wires is None else self._wires.to_json()

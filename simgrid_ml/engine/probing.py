@@ -117,10 +117,10 @@ def train_bytes(wish: Wish) -> tuple[int, str]:
 def window_bytes(wish: Wish) -> int:
     """What TCP is told that the listener has room for; 0: as much as it likes.
 
-    Enough to fill the link and some of what may wait before it; the kernel gives away up to 1.7
+    Enough to fill the link and a part of what may wait before it; the kernel gives away up to 1.7
     times as much.
     """
-    return int(_WINDOW * wish.in_flight_bytes + wish.waiting_bytes / 3)
+    return int(_WINDOW * wish.in_flight_bytes + wish.waiting_bytes / 4)
 
 
 def ring(nodes: tuple[str, ...], links: Links) -> list[Wish]:

@@ -122,6 +122,17 @@ def test_a_link_that_is_not_as_asked_is_invalid(measured: dict[str, Any], said: 
     assert said is None or (said in reasons[0] and "node0 to node1" in reasons[0])
 
 
+def test_a_rate_that_could_not_be_measured_is_not_vouched_for() -> None:
+    measured = {"rate_not_measured": "packets are lost", "delay_s": 0.001}
+    links = [{**LINK, "measured": measured}, {**LINK, "to": "node2", "measured": measured}]
+    level, (reason,) = fidelity.judge({**quiet(), "links": links}, PLACEMENT)
+    assert level is Stamp.DEGRADED
+    assert "node0 to node1 (and 1 more) was not measured: packets are lost" in reason
+    unlimited = {**LINK["asked"], "rate_bytes_per_s": None}
+    links = [{**LINK, "asked": unlimited, "measured": measured}]
+    assert fidelity.judge({**quiet(), "links": links}, PLACEMENT)[0] is Stamp.VALID
+
+
 def test_jitter_is_no_deviation() -> None:
     link = copy.deepcopy(LINK)
     link["asked"]["jitter_s"] = 0.0005
