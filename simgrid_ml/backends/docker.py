@@ -93,8 +93,10 @@ class DockerBackend:
             max_nodes=MAX_NODES,
         )
 
-    def fetch_image(self, wanted: ImageSpec, log: Callable[[str], None]) -> None:
-        fetch(self.engine, wanted, log)
+    def fetch_image(
+        self, wanted: ImageSpec, log: Callable[[str], None], check: Callable[[], None]
+    ) -> None:
+        fetch(self.engine, wanted, log, check)
 
     def image(
         self, wanted: ImageSpec, visible: Sequence[str], log: Callable[[str], None]

@@ -61,8 +61,10 @@ class NodeImage:
 class OffersImages(Protocol):
     """A backend whose nodes can be made from an image."""
 
-    def fetch_image(self, wanted: ImageSpec, log: Callable[[str], None]) -> None:
-        """Have the image here; ``log`` gets each line of a pull, and ends it by raising.
+    def fetch_image(
+        self, wanted: ImageSpec, log: Callable[[str], None], check: Callable[[], None]
+    ) -> None:
+        """Have the image here; ``log`` gets each line of a pull, ``check`` ends it by raising.
 
         Raises:
             NodeError: there is no such image.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import queue
 import re
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +28,7 @@ __all__ = ["Bind", "Trial", "as_ours", "build", "missing_in", "pull", "try_in"]
 
 Bind = tuple[str, str, bool]
 _ANSWER_S = 120
+_LOOK_S = 0.1
 _TAIL_LINES = 40
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _REPEATED = ("Downloading", "Extracting", "Waiting", "Verifying Checksum")
@@ -42,11 +45,18 @@ class Trial(NamedTuple):
 
 
 # -- registries ----------------------------------------------------------------------------
-def pull(engine: Engine, name: str, registry: Registry | None, log: Callable[[str], None]) -> None:
+def pull(
+    engine: Engine,
+    name: str,
+    registry: Registry | None,
+    log: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Fetch an image.
 
     Args:
-        log: called with each line of progress; what it raises ends the pull.
+        log: called with each line of progress.
+        check: called again and again; what it raises ends the pull.
 
     Raises:
         NodeError: the registry cannot be reached, has no such image, or does not give it to us.
@@ -59,10 +69,13 @@ def pull(engine: Engine, name: str, registry: Registry | None, log: Callable[[st
         repository, tag = parse_repository_tag(name)
         credentials = _credentials(registry)
         said: set[tuple[str, str]] = set()
-        lines = client.api.pull(
-            repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials
-        )
-        for line in lines:
+
+        def progress() -> Iterator[Any]:
+            yield from client.api.pull(
+                repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials
+            )
+
+        for line in _watched(progress(), check):
             if "error" in line:
                 raise APIError(str(line["error"]))
             key = (str(line.get("id", "")), str(line.get("status", "")))
@@ -70,6 +83,32 @@ def pull(engine: Engine, name: str, registry: Registry | None, log: Callable[[st
                 continue
             said.add(key)
             log(": ".join(filter(None, key)))
+
+
+def _watched(lines: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]:
+    """The lines as they come; a registry may not answer for minutes, and a user not wait for it."""
+    arrived: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def read() -> None:
+        try:
+            for line in lines:
+                arrived.put((line, None))
+            arrived.put((None, StopIteration()))
+        except BaseException as error:
+            arrived.put((None, error))
+
+    threading.Thread(target=read, daemon=True).start()  # one that waits ends with the process
+    while True:
+        check()
+        try:
+            line, end = arrived.get(timeout=_LOOK_S)
+        except queue.Empty:
+            continue
+        if isinstance(end, StopIteration):
+            return
+        if end is not None:
+            raise end
+        yield line
 
 
 def _credentials(registry: Registry | None) -> dict[str, str] | None:

@@ -71,9 +71,15 @@ def named_image(
 
 
 def fetch(
-    engine: Engine, wanted: ImageSpec, log: Callable[[str], None]
+    engine: Engine,
+    wanted: ImageSpec,
+    log: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, Any], str | None]:
     """What the engine knows of an image, and the name it stands in for, if it does.
+
+    Args:
+        check: called again and again while it is pulled; what it raises ends that.
 
     Raises:
         NodeError: neither the engine nor its registry has it.
@@ -92,7 +98,7 @@ def fetch(
         from simgrid_ml.backends import image_sdk
 
         log(f"pulling {wanted.name}")
-        image_sdk.pull(engine, wanted.name, wanted.registry, log)
+        image_sdk.pull(engine, wanted.name, wanted.registry, log, check)
         found = engine.image(wanted.name)
     if found is None:
         raise NodeError(

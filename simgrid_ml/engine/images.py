@@ -57,18 +57,20 @@ def prepare(
     # The image first: what it lacks shows in a second, and an environment may take minutes.
     log = BuildLog(log_path)
 
-    def say(line: str) -> None:
+    def check() -> None:
         if cancel.is_set():
             raise EnvironmentBuildError(
                 "preparing the image was cancelled",
                 remedy="submit again; what was pulled so far is kept",
             )
+
+    def say(line: str) -> None:
         log.open()
         log.write(line)
         report(line)
 
     try:
-        offers.fetch_image(wanted, say)
+        offers.fetch_image(wanted, say, check)
         if wanted.user_managed:
             image = offers.image(wanted, (), say)
             return _inside(job, image), image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from simgrid_ml.cli.summary import print_run
 from simgrid_ml.environments import dockerfile
 from simgrid_ml.environments.indexes import configured
 from simgrid_ml.errors import EnvironmentBuildError
-from simgrid_ml.record.run import RunRecord
+from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.job import EnvironmentSpec, Registry
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs, cause, story
@@ -154,6 +155,22 @@ def test_an_image_that_cannot_be_pulled_names_the_remedy_and_not_the_password(jo
     said = kept(record)
     assert "pulling registry.invalid/lab/torch:1" in said
     assert "hunter2-secret" not in said
+
+
+def test_a_run_can_be_cancelled_while_its_registry_does_not_answer(jobs: Runs) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        name = f"127.0.0.1:{registry.getsockname()[1]}/lab/torch:1"
+        record = jobs.submit(WHERE, environment=user_managed(name))
+        registry.settimeout(60)
+        with registry.accept()[0] as asked:
+            asked.settimeout(60)
+            assert asked.recv(1)  # the engine says hello, and is told nothing
+            record.request_cancel()
+            assert jobs.ended(record).state is RunState.CANCELED, story(record)
+            asked.setblocking(False)
+            with pytest.raises(BlockingIOError):  # the engine still waits, and the run has ended
+                while asked.recv(4096):
+                    pass
 
 
 def test_an_image_that_stands_in_for_another_is_told_in_the_run(
