@@ -24,6 +24,7 @@ from simgrid_ml.errors import EnvironmentBuildError
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.job import EnvironmentSpec, Registry
 from simgrid_ml.testing.leaks import nothing_left
+from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.runs import Runs, cause, story
 
 WHERE = f"""
@@ -189,6 +190,21 @@ def test_an_image_that_stands_in_for_another_is_told_in_the_run(
     shown = capsys.readouterr().out
     assert environment["image_digest"].partition(":")[2][:12] in shown
     assert environment["image_notes"][0] in shown
+
+
+def test_nodes_of_an_image_stay_warm_for_the_next_run_in_it(
+    pooled: Runs, python_image: str
+) -> None:
+    """The environment of the fixture is not used: the image has one."""
+    cluster = put_cluster(pooled, backend="docker", max_nodes=1)
+    where = WHERE + "print('node', os.stat('/proc/self/ns/pid').st_ino)"
+    spec = user_managed(python_image)
+    first, second = (
+        driver_log(pooled.completed(where, environment=spec, cluster=cluster)) for _ in range(2)
+    )
+    assert "of the image True" in second
+    node = next(line for line in first.splitlines() if line.startswith("node"))
+    assert node in second.splitlines()
 
 
 def test_the_process_backend_says_that_it_used_no_image(tmp_path: Path) -> None:
