@@ -25,6 +25,7 @@ __all__ = [
     "judge",
     "median_interval",
     "percentile",
+    "wilson_interval",
 ]
 
 T = TypeVar("T")
@@ -146,6 +147,22 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     (2.0, 4.0)
     """
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def wilson_interval(hits: int, tries: int) -> tuple[float, float]:
+    """Where a share of ``hits`` in ``tries`` probably lies, at 95 %; also where it is 0 or 1.
+
+    >>> [round(bound, 3) for bound in wilson_interval(0, 50)]
+    [0.0, 0.071]
+    >>> [round(bound, 3) for bound in wilson_interval(25, 50)]
+    [0.366, 0.634]
+    """
+    z = 1.959964
+    share = hits / tries
+    centre = (share + z * z / (2 * tries)) / (1 + z * z / tries)
+    spread = math.sqrt(share * (1 - share) / tries + z * z / (4 * tries * tries))
+    half = z / (1 + z * z / tries) * spread
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def judge(interval: Interval, target: Target) -> Verdict:

@@ -1,0 +1,1 @@
+"""How often a run's stamp is right; see ``benchmarks/README.md``."""
