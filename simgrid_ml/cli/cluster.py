@@ -17,6 +17,9 @@ __all__ = ["cluster"]
 
 ERAS = click.Choice(["E1", "E2", "E3"])
 WORKING_DIRECTORIES = click.Choice(["shared", "private"])
+SCALE = click.option(
+    "--scale", type=float, help="Nodes get this share of their size.  [as the host allows]"
+)
 IDLE = click.option(
     "--idle",
     "idle_seconds_before_scaledown",
@@ -86,6 +89,7 @@ def _links(links: Any, said: dict[str, Any]) -> Any:
 @click.option("--max-nodes", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--min-nodes", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--vm-size", help="A size of Azure; without one nodes see the whole host.")
+@SCALE
 @click.option("--vm-priority", type=click.Choice(["dedicated", "lowpriority"]), default="dedicated")
 @click.option("--backend", default="process", show_default=True)
 @click.option("--era", type=ERAS, default="E2", show_default=True, help="Names of logs, variables.")
@@ -201,6 +205,7 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
 @click.option("--min-nodes", type=click.IntRange(0))
 @IDLE
 @click.option("--vm-size")
+@SCALE
 @click.option("--backend")
 @click.option("--era", type=ERAS)
 @click.option("--working-directory", type=WORKING_DIRECTORIES)

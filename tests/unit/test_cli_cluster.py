@@ -27,6 +27,14 @@ def test_a_cluster_lives_from_create_to_delete(cli: CommandLine) -> None:
     assert cli("cluster", "delete", "mine").code == 2
 
 
+def test_a_size_and_a_scale_are_kept_and_changed(cli: CommandLine) -> None:
+    size = ("--vm-size", "STANDARD_NC6", "--scale", "0.25")
+    assert cli("cluster", "create", "mine", *size, "--json").json["scale"] == 0.25
+    assert cli("cluster", "update", "mine", "--scale", "0.5", "--json").json["scale"] == 0.5
+    assert cli("cluster", "update", "mine", "--scale", "2").code == 2
+    assert cli("cluster", "show", "mine", "--json").json["vm_size"] == "STANDARD_NC6"
+
+
 def test_what_azure_keeps_beside_the_spec_survives_an_update(cli: CommandLine) -> None:
     stored = {"name": "mine", "max_nodes": 2, "azure": {"tags": {"owner": "me"}}}
     cli.store.put_cluster("mine", stored)
