@@ -76,6 +76,7 @@ class DockerBackend:
         self._engine: Engine | None = None
         self._wires: dict[str, Wires] = {}  # of the runs that have shaped links, by their ids
         self._switches: dict[str, _Shared] = {}
+        self._limits: dict[str, tuple[str, ...]] = {}  # what nodes of a run have not, and why
 
     @property
     def engine(self) -> Engine:
@@ -123,7 +124,8 @@ class DockerBackend:
 
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
-        choice, _ = self.choose_links(request.links, request.nodes, request.capacity)
+        choice, limit = self.choose_links(request.links, request.nodes, request.capacity)
+        self._limits[request.run_id] = (limit,) if limit else ()
         async with contextlib.AsyncExitStack() as stack:
             links = None
             if choice is not None:
@@ -152,7 +154,7 @@ class DockerBackend:
             rsh_command=node_program("rsh"),
             variables={"TMPDIR": hello["tmp"], "HOME": hello["tmp"]},
             isolation=tuple(hello["isolation"]),
-            limits=tuple(hello["limits"]),
+            limits=(*hello["limits"], *self._limits.get(run_id, ())),
         )
 
     @contextlib.asynccontextmanager

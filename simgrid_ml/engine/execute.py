@@ -282,6 +282,9 @@ class _Story:
     async def watch_for_cancel(self) -> None:
         while not self.record.cancel_requested:
             await asyncio.sleep(_LOOK_S)
+            if not os.path.exists(self.record.file(wire.SPEC)):
+                self.why_cancelled = "its directory was deleted"
+                break
         self.cancel.set()
 
     @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from simgrid_ml.record.run import RunRecord, RunState
-from simgrid_ml.testing.processes import wait_until
+from simgrid_ml.testing.processes import host_processes, wait_until
 from simgrid_ml.testing.runs import Runs, log, story
 
 
@@ -94,3 +95,14 @@ def test_the_supervisor_takes_sigterm_for_a_wish_to_cancel(
     record = held("Running")
     os.kill(RunProcesses(record).supervisor(), signal.SIGTERM)
     assert workspace.ended(record).state is RunState.CANCELED, story(record)
+
+
+def test_a_run_whose_directory_was_deleted_ends(workspace: Runs) -> None:
+    record = workspace.submit("import time; time.sleep(600)", nodes=2)
+    wait_until(lambda: record.state is RunState.RUNNING, "it runs", 30.0)
+    shutil.rmtree(record.path)  # nothing of it is left when the workspace is looked at
+    wait_until(lambda: not host_processes_of(record.path), "its processes are gone", 30.0)
+
+
+def host_processes_of(run_dir: str) -> list[int]:
+    return [p.pid for p in host_processes() if run_dir in p.environment.values()]
