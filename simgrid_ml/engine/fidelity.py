@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Fidelity", "pause_s"]
 
 _PERIOD_S = 1.0
-_SHARE_OF_CPU = 0.005
+_SHARE_OF_CPU = 0.01
 
 
 class Fidelity:
@@ -123,9 +123,9 @@ async def _look(sampler: Sampler, stop: asyncio.Event) -> None:
 
 def pause_s(number: int, cost_s: float) -> float:
     """Seconds until the next look: soon at first, as short runs exist; never so often that
-    looking costs more than half a per cent of a core.
+    looking costs more than one per cent of a core.
 
     >>> pause_s(0, 0.0005), pause_s(100, 0.0005), pause_s(100, 0.02)
-    (0.1, 1.0, 4.0)
+    (0.1, 1.0, 2.0)
     """
     return max(min(_PERIOD_S, 0.1 * (number + 1)), cost_s / _SHARE_OF_CPU)

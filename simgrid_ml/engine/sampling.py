@@ -85,6 +85,10 @@ def _growth(before: tuple[float, float], after: tuple[float, float]) -> float:
     return max(0.0, (after[1] - before[1]) / passed) if passed > 0 else 0.0
 
 
+def _amount(told: Mapping[str, float]) -> float:
+    return told["mean"] * told["window_s"]
+
+
 class _Process(NamedTuple):
     parent: int
     name: bytes
@@ -120,8 +124,8 @@ class Sampler:
         self._mounts = cgroups.mounts(proc)
         self._courses: dict[tuple[str, str], Course] = {}
         self._groups: dict[str, set[str]] = {node: set() for node in tasks.values()}
-        self._known: dict[tuple[int, int, bytes], tuple[int, str | None]] = {}
-        self._ranks: dict[str, int] = {}
+        self._known: dict[tuple[int, int, bytes], tuple[int, str]] = {}
+        self._ranks: dict[int, str] = {}  # every process of a task, by its id
         self._begun: float | None = None
         self._begun_at = time.time()
         self._hidden = any(pid <= 0 for pid in agents.values())
@@ -138,7 +142,7 @@ class Sampler:
         ours = self._ours(processes)
         self._look_at_host(moment, (processes[pid].cpu_s for pid in ours))
         self._find_ranks(processes, ours)
-        for task, pid in self._ranks.items():
+        for pid, task in self._ranks.items():
             self._look_at_rank(moment, task, pid, processes)
         self._look_at_groups(moment, processes)
         cost = time.thread_time() - begun
@@ -154,13 +158,15 @@ class Sampler:
         ranks: dict[str, dict[str, Any]] = {}
         events = []
         for (what, where), course in self._courses.items():
+            if not course.window_s:
+                continue  # seen once: there is nothing to compare with
             told = course.to_json()
             places = self._told_in(where, host, nodes, ranks)
             for place in places:
-                if what not in place or place[what]["mean"] < told["mean"]:
+                if what not in place or _amount(place[what]) < _amount(told):
                     place[what] = told
             for since, until, worst in course.events:
-                label = where or "the host"
+                label = where.partition(" ")[0] if what == "waiting" else where or "the host"
                 told_of = {"what": what, "where": label, "worst": round(worst, 4)}
                 offset = self._begun or 0.0
                 times = {"from_s": round(since - offset, 2), "to_s": round(until - offset, 2)}
@@ -209,12 +215,15 @@ class Sampler:
     ) -> None:
         words = self._text(str(pid), "schedstat").split() if pid in processes else []
         if len(words) == 3:
-            self._see("waiting", task, moment, int(words[1]) / 1e9)
+            where = f"{task} {pid}"
+            if ("waiting", where) not in self._courses:  # it has not waited before it was born
+                self._see("waiting", where, moment - self._age_s(processes[pid]), 0.0)
+            self._see("waiting", where, moment, int(words[1]) / 1e9)
 
     def _look_at_groups(self, moment: float, processes: Mapping[int, _Process]) -> None:
         members = [(node, pid) for node, pid in self._agents.items() if pid in processes]
         members += [
-            (self._tasks[task], pid) for task, pid in self._ranks.items() if pid in processes
+            (self._tasks[task], pid) for pid, task in self._ranks.items() if pid in processes
         ]
         seen: set[str] = set()
         for node, pid in members:
@@ -270,21 +279,21 @@ class Sampler:
 
     def _find_ranks(self, processes: Mapping[int, _Process], ours: set[int]) -> None:
         """Ranks are known by a variable, as each node counts its processes from 1."""
-        for pid in sorted(ours, key=lambda pid: processes[pid].born):
+        for pid in ours:
             process = processes[pid]
             key = (pid, process.born, process.name)
-            tries, task = self._known.get(key, (0, None))
-            if task is None and tries < _TRIES:
+            tries, task = self._known.get(key, (0, ""))
+            if not task and tries < _TRIES:
                 self._known[key] = (tries + 1, task := self._task_of(pid))
-            if task is not None and task in self._tasks and self._ranks.get(task) not in ours:
-                self._ranks[task] = pid
+            if task in self._tasks:
+                self._ranks[pid] = task
 
-    def _task_of(self, pid: int) -> str | None:
+    def _task_of(self, pid: int) -> str:
         wanted = f"{wire.TASK_VARIABLE}="
         for variable in self._text(str(pid), "environ").split("\0"):
             if variable.startswith(wanted):
                 return variable[len(wanted) :]
-        return None
+        return ""
 
     # -- small things ------------------------------------------------------------------------
     def _told_in(
@@ -296,9 +305,14 @@ class Sampler:
     ) -> list[dict[str, Any]]:
         if not where:
             return [host]
-        if where in self._tasks:
-            return [ranks.setdefault(where, {})]
+        task = where.partition(" ")[0]
+        if task in self._tasks:  # of its processes, the one that waited most tells
+            return [ranks.setdefault(task, {})]
         return [nodes[node] for node, groups in self._groups.items() if where in groups]
+
+    def _age_s(self, process: _Process) -> float:
+        up = self._text("uptime").partition(" ")[0]
+        return max(0.0, float(up or 0.0) - process.born / os.sysconf("SC_CLK_TCK"))
 
     def _cores(self) -> int:
         return sum(line.startswith("cpu") for line in self._text("stat").splitlines()) - 1

@@ -24,7 +24,7 @@ class Kernel:
         self.proc = folder / "proc"
         self.groups = folder / "sys" / "fs" / "cgroup"
         self.version = version
-        self.time_s = 100.0
+        self.time_s = self.born_at = 100.0
         self.cpu = {SUPERVISOR: 0, AGENT: 0, RANK: 0, STRANGER: 5000}  # in hundredths of a second
         self.exited = 0
         self.steal = 7
@@ -61,6 +61,7 @@ class Kernel:
         idle = round(self.time_s * 200) - busy
         line = f"{busy - 10} 5 5 {idle} 0 0 3 {self.steal} 0 0"
         self.put(self.proc / "stat", f"cpu  {line}\ncpu0 {line}\ncpu1 {line}\nintr 5\n")
+        self.put(self.proc / "uptime", f"{self.time_s - self.born_at + RANK / 100} 9\n")
         self.put(self.proc / "vmstat", f"nr_free 5\npswpin {self.swapped}\npswpout 0\n")
         self.put(
             self.proc / "pressure" / "memory",
@@ -163,6 +164,27 @@ def test_what_was_taken_is_told_of_whom_it_was_taken_from(kernel: Kernel) -> Non
     assert seen["host"]["swapped"]["mean"] == pytest.approx(256 * os.sysconf("SC_PAGE_SIZE"))
     if kernel.version == 2:
         assert node["stalled"]["mean"] == pytest.approx(0.1)
+
+
+def test_of_a_task_s_processes_the_one_that_waited_most_tells(kernel: Kernel) -> None:
+    """The rank's wrapper has the rank's variables, too, and sleeps."""
+    wrapper = 29
+    kernel.cpu[wrapper] = 0
+    kernel.process(wrapper, AGENT, "rank", "SIMGRID_ML_TASK=rank-0")
+    kernel.put(kernel.proc / str(wrapper) / "schedstat", "5 0 9\n")
+    kernel.sampler.look()
+    kernel.pass_time(4.0, waited_ns=0.1e9)
+    waiting = kernel.seen()["ranks"]["rank-0"]["waiting"]
+    assert waiting["mean"] == pytest.approx(0.2)
+
+
+def test_a_rank_that_is_seen_once_has_waited_since_its_birth(kernel: Kernel) -> None:
+    kernel.time_s += 2.0
+    kernel.waited_ns = int(0.5e9)
+    kernel.write()
+    kernel.sampler.look()
+    waiting = kernel.seen()["ranks"]["rank-0"]["waiting"]
+    assert (waiting["mean"], waiting["window_s"]) == (0.25, 2.0)
 
 
 def test_events_say_when_it_was_too_much_and_for_how_long(kernel: Kernel) -> None:
