@@ -25,11 +25,11 @@ def put_aside(record: RunRecord, attempt: int) -> None:
     """Leave the run directory as if attempt number ``attempt`` had not begun, but for the above."""
     own = record.file(wire.ATTEMPTS, str(attempt))
     kept = record.file(wire.ARTIFACTS, wire.ATTEMPTS, str(attempt))
-    for folder in (own, kept):
-        os.makedirs(folder, exist_ok=True)
+    os.makedirs(kept, exist_ok=True)
+    _move_artifacts(record, kept)
+    os.makedirs(own, exist_ok=True)  # from now on who follows the logs awaits new ones
     for name in _OURS:
         _move(record.file(name), os.path.join(own, name))
-    _move_artifacts(record, kept)
     for work in record.work_directories():
         node = os.path.basename(work)[len(wire.WORK) + 1 :]
         for name in (wire.OUTPUTS, wire.LOGS):

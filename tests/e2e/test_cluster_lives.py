@@ -14,10 +14,11 @@ import pytest
 from simgrid_ml.backends.docker import our_containers
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.engine import pools
-from simgrid_ml.errors import ConflictError, NotFoundError
+from simgrid_ml.errors import ConflictError, NotFoundError, SpecError
 from simgrid_ml.record.follow import wait_state
 from simgrid_ml.record.run import RunLock, RunRecord, RunState
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.value import to_plain
 from simgrid_ml.testing.leaks import traces
 from simgrid_ml.testing.pools import put_cluster
@@ -257,6 +258,34 @@ def test_two_clusters_live_side_by_side(pooled: Runs, tmp_path: Path) -> None:
     go.touch()
     for record in both:
         assert pooled.ended(record).state is RunState.COMPLETED, story(record)
+
+
+@pytest.mark.parametrize("backend", ["process", "docker"])
+def test_runs_with_shaped_links_take_turns_on_nodes_of_their_own(
+    pooled: Runs, backend: str, request: pytest.FixtureRequest
+) -> None:
+    if backend == "docker":
+        request.getfixturevalue("docker_engine")
+    shaped = {"default": {"rate_bytes_per_s": 1e7, "delay_s": 0.001}}
+    cluster = put_cluster(
+        pooled, backend=backend, max_nodes=2, links=shaped, vm_priority="lowpriority"
+    )
+    go = "$SIMGRID_ML_RUN_DIR/go"  # containers see this folder
+    first = running(pooled.submit(WAITS, go, mpi=(2, 1), cluster=cluster))
+    assert states(pooled) == ["running"] * 2
+    second = queued(pooled.submit("print(2)", mpi=(2, 1), cluster=cluster))
+    assert pools.preempt(pooled.store, "four", "node1") == first.id
+    Path(first.file("go")).touch()
+    for record in (first, second):
+        assert pooled.ended(record).state is RunState.COMPLETED, story(record)
+    assert [move["state"] for move in first.states()].count("Running") == 2
+    assert first.document("placement.json")["network"] is not None
+    wait_until(lambda: pools.status(pooled.store, "four") is None, "nothing stays warm")
+
+
+def test_a_minimum_of_nodes_with_shaped_links_is_refused(pooled: Runs) -> None:
+    with pytest.raises(SpecError, match="kept warm"):
+        pools.check_minimum(ClusterSpec(name="four", min_nodes=1, links=Links()))
 
 
 # -- scale ---------------------------------------------------------------------------------
