@@ -30,6 +30,8 @@ from simgrid_ml.record.store import RunStore, state_home
 __all__ = ["Leftover", "clean", "find_leftovers"]
 
 GRACE_S = 3.0
+_TRIAL = f"{wire.LABEL}=trial"  # containers in which images are tried out
+_TRIAL_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,14 @@ def _shared_memory(home: str) -> Iterator[tuple[str, str]]:
 def _containers(home: str) -> Iterator[tuple[str, str, str]]:
     """(id, name, run directory) of containers that are of a run of ``home``."""
     try:
-        found = our_containers(Engine())
+        engine = Engine()
+        found, trials = our_containers(engine), engine.containers(_TRIAL)
     except HostError:  # no engine, no containers
         return
     yield from (one for one in found if one[2].startswith(home + os.sep))
+    for each in trials:
+        if each["Created"] < time.time() - _TRIAL_S:
+            yield each["Id"], each["Names"][0].lstrip("/"), "trying out an image"
 
 
 @click.command()
