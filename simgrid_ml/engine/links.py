@@ -6,15 +6,17 @@ The second is what ``simgrid-ml link`` asks over the run's control socket.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simgrid_ml.backends.base import Backend, ShapesLinks
 from simgrid_ml.errors import NodeError, NotFoundError, PlacementError, SimgridError
-from simgrid_ml.network.wires import Wires
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.links import check_names, describe
 from simgrid_ml.spec.value import to_plain
+
+if TYPE_CHECKING:
+    from simgrid_ml.network.wires import Wires
 
 __all__ = ["LiveLinks", "check_links"]
 
