@@ -256,6 +256,33 @@ class BackendConformance:
 
         play(backend, folder, 2, story)
 
+    def test_a_node_is_lent_to_one_run_after_the_other_and_keeps_nothing_of_them(
+        self, backend: Backend, folder: str
+    ) -> None:
+        """As clusters keep nodes warm."""
+        leaves = 'ls /dev/shm "$TMPDIR"; touch "$TMPDIR/left"; (setsid sleep 600 &); exec sleep 600'
+
+        async def story(nodes: Nodes) -> None:
+            seen = []
+            for turn in range(2):
+                socket = os.path.join(folder, f"lent-{turn}.sock")
+                board = Switchboard(socket, lambda node: {}, folder, lambda node: os.devnull)
+                async with board.listening():
+                    lent = nodes.board.attach("node1", socket)
+                    assert set(await board.hellos(("node1",), _DEADLINE_S)) == {"node1"}
+                    run = Nodes(board, nodes.infos, folder)
+                    _, output = run.spawn("node1", "/bin/sh", "-c", leaves, TURN=str(turn))
+                    await until(lambda: len(sleeping(folder)) == 2, "both of them sleep")
+                    seen.append(read(output))
+                    os.unlink(output)
+                    board.dismiss()
+                    await asyncio.wait_for(lent.wait(), _DEADLINE_S)
+                    assert sleeping(folder) == []
+            assert seen[0] == seen[1]
+            assert await nodes.run("node1", "uname", "-n") == (0, "node1\n")
+
+        play(backend, folder, 2, story)
+
     # -- the end ---------------------------------------------------------------------------
     def test_nothing_is_left_after_the_context_whatever_still_ran(
         self, backend: Backend, folder: str
