@@ -56,17 +56,21 @@ def exec_(store: RunStore, run: str, node: str, command: tuple[str, ...], tty: b
 
 @click.command()
 @click.argument("run", metavar="RUN")
-@click.argument("node", metavar="NODE", default="node0")
+@click.argument("node", metavar="[NODE]", required=False)
 @workspace_option
-def shell(store: RunStore, run: str, node: str) -> int:
-    """Open a shell inside a node of a live run (default: node0)."""
+def shell(store: RunStore, run: str, node: str | None) -> int:
+    """Open a shell inside a node of a live run (default: that of rank 0)."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
-            "a shell needs a terminal", remedy=f"simgrid-ml exec {run} {node} -- COMMAND"
+            "a shell needs a terminal",
+            remedy=f"simgrid-ml exec {run} {node or 'node0'} -- COMMAND",
         )
+    record = find_run(store, run)
+    if node is None:  # a run on a cluster in use may have others than node0
+        node = str((record.document(wire.PLACEMENT).get("nodes") or ["node0"])[0])
     path = shutil.which("bash") or "/bin/sh"
     click.echo(f"A shell on {node}; it ends with the run, or with Ctrl-D.")
-    return _inside(find_run(store, run), node, (path,), tty=True)
+    return _inside(record, node, (path,), tty=True)
 
 
 def _inside(record: RunRecord, node: str, command: tuple[str, ...], *, tty: bool) -> int:

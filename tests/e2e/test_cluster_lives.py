@@ -194,6 +194,28 @@ def test_runs_share_the_cluster_side_by_side(pooled: Runs, tmp_path: Path) -> No
     assert states(pooled) == ["idle"] * 4
 
 
+def test_the_second_run_on_a_cluster_in_use_has_its_first_rank_on_its_first_node(
+    pooled: Runs, tmp_path: Path
+) -> None:
+    cluster = put_cluster(pooled)
+    go = tmp_path / "go"
+    first = running(pooled.submit(WAITS, str(go), mpi=(2, 1), cluster=cluster))
+    second = pooled.completed(
+        """
+        import os
+        from mpi4py import MPI
+        print(os.uname().nodename, os.environ["AZ_BATCH_HOST_LIST"])
+        """,
+        mpi=(2, 1),
+        cluster=cluster,
+    )
+    info = second.document("placement.json")["node_info"]
+    hosts = ",".join(info[node]["address"] for node in ("node2", "node3"))
+    assert [log(second, rank) for rank in (0, 1)] == [f"node2 {hosts}\n", f"node3 {hosts}\n"]
+    go.touch()
+    assert pooled.ended(first).state is RunState.COMPLETED, story(first)
+
+
 def test_two_drivers_take_turns(pooled: Runs, tmp_path: Path) -> None:
     cluster = put_cluster(pooled, max_nodes=3)
     go, others_go = tmp_path / "go", tmp_path / "others-go"
