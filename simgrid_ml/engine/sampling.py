@@ -17,72 +17,13 @@ from typing import Any, NamedTuple
 from simgrid_ml import wire
 from simgrid_ml.checks.fidelity import LIMITS
 from simgrid_ml.engine import cgroups
+from simgrid_ml.engine.course import Course
 
-__all__ = ["Course", "Sampler"]
+__all__ = ["Sampler"]
 
-_INTERVAL_S = 0.5
 _MOST_EVENTS = 50
 _TRIES = 4
 """So often a new process is asked whether it is a rank: it may not have become one yet."""
-
-
-class Course:
-    """How a counter grew: its mean growth per second, its worst half second, when it was too much.
-
-    Args:
-        time_s, value: when it was read first, and what it said.
-        degraded, invalid: from which growth per second on it is an event; and counts as time
-            ``above``.
-    """
-
-    def __init__(self, time_s: float, value: float, degraded: float, invalid: float | None) -> None:
-        self._first = self._closed = self._last = (time_s, value)
-        self._degraded = degraded
-        self._above = degraded if invalid is None else invalid
-        self.worst = 0.0
-        self.above_s = 0.0
-        self.events: list[tuple[float, float, float]] = []
-        """From, to, worst value: stretches of at least ``degraded``."""
-
-    def see(self, time_s: float, value: float) -> None:
-        """The counter once more."""
-        self._last = (time_s, value)
-        if time_s - self._closed[0] >= _INTERVAL_S:
-            self._close()
-
-    def to_json(self) -> dict[str, float]:
-        """``mean`` and ``worst`` per second; ``window_s``; ``above_s`` of it."""
-        if self._closed == self._first and self._last != self._first:
-            self._close()  # all there was is shorter than an interval
-        return {
-            "mean": round(_growth(self._first, self._last), 6),
-            "worst": round(self.worst, 6),
-            "window_s": round(self.window_s, 3),
-            "above_s": round(self.above_s, 3),
-        }
-
-    @property
-    def window_s(self) -> float:
-        return self._last[0] - self._first[0]
-
-    def _close(self) -> None:
-        begin, end = self._closed[0], self._last[0]
-        value = _growth(self._closed, self._last)
-        self._closed = self._last
-        self.worst = max(self.worst, value)
-        if value >= self._above:
-            self.above_s += end - begin
-        if value < self._degraded:
-            return
-        if self.events and self.events[-1][1] == begin:
-            since, _, worst = self.events.pop()
-            begin, value = since, max(worst, value)
-        self.events.append((begin, end, value))
-
-
-def _growth(before: tuple[float, float], after: tuple[float, float]) -> float:
-    passed = after[0] - before[0]
-    return max(0.0, (after[1] - before[1]) / passed) if passed > 0 else 0.0
 
 
 def _amount(told: Mapping[str, float]) -> float:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from simgrid_ml.engine import cgroups
-from simgrid_ml.engine.sampling import Course, Sampler
+from simgrid_ml.engine.course import Course
+from simgrid_ml.engine.sampling import Sampler
 
 SUPERVISOR, AGENT, RANK, STRANGER = 10, 20, 30, 40
 TASKS = {"rank-0": "node0"}
