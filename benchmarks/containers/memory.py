@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import statistics
 import time
 from collections.abc import Iterator
+
+import psutil
 
 from benchmarks.containers.plain_docker import LABEL, Plain
 from benchmarks.overhead.jobs import Bench
@@ -18,7 +18,6 @@ from simgrid_ml.record.follow import wait_state
 __all__ = ["memory"]
 
 _NODES = 8
-_KIB = 1024
 _MIB = 2**20
 
 
@@ -59,33 +58,14 @@ def _per_container(engine: Engine, label: str, *, ranks: bool = True) -> tuple[f
     """MiB of a container and its shim, and of its first process: medians over the containers."""
     totals, firsts = [], []
     for each in engine.containers(label):
-        first = int(engine.inspect(each["Id"])["State"]["Pid"])
-        shim = _parent(first)
-        inside = [first, *(_descendants(first) if ranks else [])]
-        firsts.append(_share(first) / _MIB)
-        totals.append(sum(_share(pid) for pid in [shim, *inside]) / _MIB)
+        first = psutil.Process(int(engine.inspect(each["Id"])["State"]["Pid"]))
+        inside = [first, *(first.children(recursive=True) if ranks else [])]
+        shim = first.parent()
+        assert shim is not None
+        firsts.append(_share(first))
+        totals.append(sum(_share(process) for process in [shim, *inside]))
     return statistics.median(totals), statistics.median(firsts)
 
 
-def _share(pid: int) -> int:
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream:
-        found = re.search(r"^Pss:\s+(\d+)", stream.read(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * _KIB
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb") as stream:
-        return int(stream.read().rpartition(b")")[2].split()[1])
-
-
-def _descendants(pid: int) -> list[int]:
-    children = [int(e) for e in os.listdir("/proc") if e.isdigit() and _is_child(int(e), pid)]
-    return children + [one for child in children for one in _descendants(child)]
-
-
-def _is_child(pid: int, parent: int) -> bool:
-    try:
-        return _parent(pid) == parent
-    except OSError:
-        return False
+def _share(process: psutil.Process) -> float:
+    return float(process.memory_full_info().pss) / _MIB

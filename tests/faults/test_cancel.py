@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +101,14 @@ def test_the_supervisor_takes_sigterm_for_a_wish_to_cancel(
 def test_a_run_whose_directory_was_deleted_ends(workspace: Runs) -> None:
     record = workspace.submit("import time; time.sleep(600)", nodes=2)
     wait_until(lambda: record.state is RunState.RUNNING, "it runs", 30.0)
-    shutil.rmtree(record.path)  # nothing of it is left when the workspace is looked at
+    wait_until(lambda: removed(record.path), "its directory is gone", 30.0)
     wait_until(lambda: not host_processes_of(record.path), "its processes are gone", 30.0)
+
+
+def removed(path: str) -> bool:
+    """Whether all of it could be removed; files may still be made in it meanwhile."""
+    shutil.rmtree(path, ignore_errors=True)
+    return not os.path.exists(path)
 
 
 def host_processes_of(run_dir: str) -> list[int]:
