@@ -27,6 +27,7 @@ from simgrid_ml.cli.summary import (
     print_stages,
     print_verdicts,
     substitutions,
+    warm_nodes,
 )
 from simgrid_ml.cli.watch import watch
 from simgrid_ml.engine import plugins
@@ -240,6 +241,8 @@ def _summarise(record: RunRecord) -> int:
         print_verdicts(record)
     heading("Where it is")
     click.echo(f"  {record.path}")
+    if warm := warm_nodes(record):
+        click.echo(f"  {warm}")
     error = story.error_of(record)
     if error:
         click.echo()

@@ -24,6 +24,7 @@ __all__ = [
     "print_outcome",
     "print_run",
     "print_stages",
+    "warm_nodes",
 ]
 
 VERDICT_COLOURS = {
@@ -131,7 +132,7 @@ def print_outcome(record: RunRecord) -> None:
     if size := node_size(record):
         click.echo(f"Nodes: {size}")
     click.echo(f"Directory: {record.path}")
-    if warm := _warm_nodes(record):
+    if warm := warm_nodes(record):
         click.echo(warm)
     click.echo(
         f"Next: simgrid-ml runs show {record.id}   "
@@ -139,7 +140,7 @@ def print_outcome(record: RunRecord) -> None:
     )
 
 
-def _warm_nodes(record: RunRecord) -> str:
+def warm_nodes(record: RunRecord) -> str:
     """What the cluster keeps for the next run, and how to end it; empty for nothing."""
     spec = record.spec()
     if not spec.get("pooled"):

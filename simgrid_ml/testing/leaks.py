@@ -32,6 +32,8 @@ host have its own name in theirs."""
 def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
     """On leaving, nothing of the runs below ``folder`` is alive or lies about.
 
+    What stored clusters keep warm is ended first, as ``simgrid-ml cluster stop`` does.
+
     Args:
         folder: a folder of the test's own that holds its workspaces.
         deadline_s: how long the end of things may take.
@@ -41,6 +43,9 @@ def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
     """
     before = _shared_files()
     yield
+    from simgrid_ml.testing.pools import stop_pools  # it knows how runs are submitted
+
+    stop_pools(folder, runs_too=False)
     found: list[str] = []
 
     def clean() -> bool:

@@ -24,14 +24,15 @@ def put_cluster(runs: Runs, **fields: Any) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in ClusterSpec.__struct_fields__}
 
 
-def stop_pools(home: str) -> None:
-    """End the pools of all workspaces below ``home``, and whatever runs on their nodes.
+def stop_pools(home: str, *, runs_too: bool = True) -> None:
+    """End the idle nodes of all workspaces below ``home``, and with them their pools.
 
     Args:
+        runs_too: end also what runs on their nodes.
         home: a folder that holds workspaces, up to three folders down.
     """
     for depth in ("", "*", "*/*", "*/*/*"):
         for folder in glob.glob(os.path.join(glob.escape(home), depth, wire.POOLS, "*")):
             from simgrid_ml.engine import pools  # few tests have any
 
-            pools.stop(folder, runs_too=True)
+            pools.stop(folder, runs_too=runs_too)

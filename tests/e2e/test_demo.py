@@ -57,7 +57,7 @@ def test_the_demo_shows_a_newcomer_a_whole_run(
         for stage in ("Preparing", "Queued", "Running", "Finalizing"):
             assert re.search(rf"^  {stage} +[\d.]+ (?:ms|s|min)", out, re.MULTILINE), stage
         assert re.search(r"^  4 +\d\.\d{4} +\d\.\d{4} +\d+\.\d%$", out, re.MULTILINE)
-        assert re.search(r"^  pass  ranks", out, re.MULTILINE)
+        assert re.search(r"^  pass +ranks", out, re.MULTILINE)
         told = said_as_json("runs", "show", "latest", cwd=tmp_path)
         assert told["state"] == "Completed"
         assert told["exit_code"] == 0
