@@ -37,7 +37,6 @@ _SHAPED_MTU = 1500
 _QUEUE_BYTES = 512 * 1024
 _NEWNET = 0x40000000
 _SWITCH = "switch"
-_OWN = "/proc/self/ns/net"
 _LEFT_S = 20.0
 
 
@@ -62,7 +61,7 @@ class Plug(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    host = os.stat(_OWN).st_ino
+    host = _namespace(os.getpid())
     switch: Switch | None = None
     for line in sys.stdin:
         asked = json.loads(line)
@@ -128,11 +127,22 @@ class Switch:
         return f"p{self._plugs[node].pid}"
 
     def _await_namespace(self, pid: int) -> None:
+        """Until ``pid`` has left the namespace it was started in, which is still its parent's."""
         deadline = time.monotonic() + _LEFT_S
-        while os.stat(f"/proc/{pid}/ns/net").st_ino == self._host:
+        others = {self._host, _namespace(_parent(pid))}
+        while _namespace(pid) in others:
             if time.monotonic() > deadline:
                 raise OSError(f"process {pid} is still in the host's network after {_LEFT_S:g} s")
             time.sleep(0.001)
+
+
+def _namespace(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/net").st_ino
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as stream:
+        return int(stream.read().rpartition(b")")[2].split()[1])
 
 
 def burst_bytes(rate: float) -> int:

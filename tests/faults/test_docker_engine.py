@@ -116,9 +116,10 @@ class OwnEngine:
             *("--bridge", "none", "--iptables=false", "--ip6tables=false"),
             *("--ip-forward=false", "--storage-driver", "vfs"),
         ]
-        # With mounts of its own none of its mounts is left behind, and it can be blinded.
+        # With mounts of its own none of its mounts is left behind, and it can be blinded. With a
+        # network of its own it does not remove the bridge of the host's engine.
         hide = '[ ! -d "$0" ] || mount -t tmpfs none "$0"; exec "$@"'
-        argv = ["unshare", "--mount", "sh", "-c", hide, self.hidden, *argv]
+        argv = ["unshare", "--mount", "--net", "sh", "-c", hide, self.hidden, *argv]
         with open(f"{self.folder}/log", "ab") as stream:
             self.process = subprocess.Popen(
                 argv, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
