@@ -127,6 +127,16 @@ class Engine:
             if error.status != 404:
                 raise
 
+    def has(self, container: str, path: str) -> bool:
+        """Whether the path exists in it; the container need not run."""
+        try:
+            self._ask("HEAD", f"/containers/{container}/archive", query={"path": path})
+            return True
+        except EngineError as error:
+            if error.status == 404:
+                return False
+            raise
+
     def kill(self, container: str, number: int) -> None:
         self._ask("POST", f"/containers/{container}/kill", query={"signal": str(int(number))})
 
