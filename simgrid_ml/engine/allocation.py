@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from simgrid_ml import wire
 from simgrid_ml.backends.base import Backend, NodesRequest
 from simgrid_ml.engine import pools
-from simgrid_ml.engine.pool_nodes import kind_of
 from simgrid_ml.errors import NodeError, PlacementError
 from simgrid_ml.node.protocol import address, encode
 from simgrid_ml.record.run import RunRecord
@@ -109,6 +108,8 @@ async def _of_pool(
     request: NodesRequest,
     log: Callable[..., None],
 ) -> AsyncIterator[Allocation]:
+    from simgrid_ml.engine.pool_nodes import kind_of  # 8 ms that runs without a pool are spared
+
     kind = kind_of(backend, cluster.backend, request)
     spec = record.spec()
     wish = {
