@@ -39,6 +39,7 @@ from simgrid_ml.network.addresses import INTERFACE, MAX_NODES, NETMASK, addresse
 from simgrid_ml.network.bridge import Plug
 from simgrid_ml.network.switch import Switch, can_switch, switched
 from simgrid_ml.node.config import Config
+from simgrid_ml.node.privileges import can_forbid_namespaces
 from simgrid_ml.record.read import tail
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.job import ImageSpec
@@ -285,6 +286,7 @@ class _Containers:
             log=request.log,
             uid=os.getuid(),
             gid=os.getgid(),
+            unshare=self._unshares(),
             **{**network, "addresses": self._addresses},
         )
         try:
@@ -297,6 +299,11 @@ class _Containers:
                 evidence=f"{name} of {self.image.name}: {error.evidence or error.cause}",
                 remedy="`simgrid-ml doctor` checks the engine; an image needs Python 3.8 or later",
             ) from error
+
+    def _unshares(self) -> bool:
+        """Whether nodes start in the host's network and leave it, which is faster."""
+        shaped = self._links is not None and self._links.relay is not None
+        return self.image.kind == "host" and not shaped and can_forbid_namespaces()
 
     async def _plug(self, switch: Switch) -> None:
         nodes = self._request.nodes

@@ -65,6 +65,7 @@ async def _node() -> float:
     with tempfile.TemporaryDirectory(prefix=f"{wire.LABEL}-doctor-") as folder:
         nothing: dict[str, Any] = {}
         log = os.path.join(folder, "log")
+        open(log, "w").close()
         socket = os.path.join(folder, wire.SOCKET)
         board = Switchboard(socket, lambda node: nothing, folder, lambda node: log)
         request = NodesRequest(

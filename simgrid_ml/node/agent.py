@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from simgrid_ml.node import isolation, renewal
+from simgrid_ml.node import isolation, privileges, renewal
 from simgrid_ml.node.config import Config
 from simgrid_ml.node.protocol import Connection, connect, hand_over
 
@@ -65,15 +65,21 @@ def main(argv: List[str]) -> int:
 
 def _serve_alone(config: Config) -> int:
     """In a container, as its PID 1: the engine has made all that makes a node."""
-    log = os.open(config.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 2)
-    os.close(log)
+    try:
+        log = os.open(config.log, os.O_WRONLY | os.O_APPEND)  # made here it would be root's
+        os.dup2(log, 2)
+        os.close(log)
+    except FileNotFoundError:
+        pass
     node = config.nodes[0]
     have = (*isolation.FULL, "network")
-    isolation.unshare_network(tun=config.relay is not None)
+    if config.unshare:
+        isolation.unshare_network(tun=False)
     if config.relay:
         _join_relay(config, node)
-    isolation.drop_privileges(config.uid, config.gid)
+    privileges.drop_privileges(config.uid, config.gid)
+    if config.unshare:
+        privileges.forbid_namespaces()
     os.umask(0o022)
     nursery, held = os.pipe2(os.O_CLOEXEC)  # nobody starts us but the engine, which ends us itself
     about = {"tmp": "/tmp", "shm": None, **_place(config, node, have)}

@@ -24,6 +24,7 @@ class Config:
         shared: a folder in ``/dev/shm`` for nodes without own mounts.
         log: takes what a contained agent has to say before it has a connection.
         uid, gid: whom a contained agent and all it spawns run as.
+        unshare: whether a contained agent is in the host's network, and has to leave it.
         relay: socket of the relay that connects the nodes; None: somebody else does, or they share
             the host's loopback.
         interface, addresses, netmask, mtu: of the nodes' ends of the network.
@@ -42,6 +43,7 @@ class Config:
         log: str = "",
         uid: int = 0,
         gid: int = 0,
+        unshare: bool = False,
         relay: Optional[str] = None,
         interface: str = "eth0",
         addresses: Optional[Dict[str, str]] = None,
@@ -58,6 +60,7 @@ class Config:
         self.log = log
         self.uid = uid
         self.gid = gid
+        self.unshare = unshare
         self.relay = relay
         self.interface = interface
         self.addresses = addresses or {}

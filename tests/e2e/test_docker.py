@@ -9,6 +9,8 @@ import pytest
 
 from simgrid_ml.backends.container import LABELS
 from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.spec.links import Links
+from simgrid_ml.spec.value import from_plain
 from simgrid_ml.testing.processes import wait_until
 from simgrid_ml.testing.runs import Runs, log
 
@@ -17,9 +19,9 @@ DOCKER = {"backend": "docker"}
 pytestmark = pytest.mark.usefixtures("docker_engine")
 
 
-def seen(workspace: Runs, script: str) -> dict[str, object]:
+def seen(workspace: Runs, script: str, **cluster: object) -> dict[str, object]:
     """What the script's one rank prints as JSON."""
-    record = workspace.completed(script, mpi=(1, 1), cluster=DOCKER)
+    record = workspace.completed(script, mpi=(1, 1), cluster={**DOCKER, **cluster})
     return dict(json.loads(log(record).strip().splitlines()[-1]))
 
 
@@ -72,18 +74,27 @@ def test_a_script_has_no_privilege_and_cannot_get_one(workspace: Runs) -> None:
     assert told["uid"] == os.getuid()
 
 
-def test_root_in_a_container_does_not_regain_what_its_agent_dropped(workspace: Runs) -> None:
+@pytest.mark.parametrize("links", [None, {"default": {"delay_s": 0.001}}])
+def test_a_script_does_not_regain_what_its_agent_dropped(
+    workspace: Runs, links: dict[str, object] | None
+) -> None:
+    """Neither where the agent left the host's network itself nor where the engine did it."""
     told = seen(
         workspace,
         """
         import ctypes, json, os
         libc = ctypes.CDLL(None, use_errno=True)
         unshared = libc.unshare(0x40000000)
+        own_user = libc.unshare(0x10000000 | 0x40000000 | 0x20000)
         named = libc.sethostname(b"other", 5)
-        print(json.dumps({"unshare": unshared, "sethostname": named}))
+        import subprocess, threading
+        threading.Thread(target=lambda: None).start()
+        subprocess.run(["true"], check=True)
+        print(json.dumps({"unshare": unshared, "user": own_user, "sethostname": named}))
         """,
+        links=None if links is None else from_plain(links, Links, "links"),
     )
-    assert told == {"unshare": -1, "sethostname": -1}
+    assert told == {"unshare": -1, "user": -1, "sethostname": -1}
 
 
 def test_nodes_reach_each_other_by_name_and_nothing_else(workspace: Runs) -> None:

@@ -63,7 +63,23 @@ def test_nothing_is_privileged_and_the_root_is_read_only() -> None:
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["ReadonlyRootfs"] is True
     assert "Devices" not in host
-    assert "/sys/class/net" in host["MaskedPaths"]
+
+
+def test_what_an_image_brings_never_runs_with_the_rights_to_leave_a_network() -> None:
+    host = body()["HostConfig"]
+    assert (host["NetworkMode"], "MaskedPaths" in host) == ("none", False)
+    assert set(host["CapAdd"]) == {"DAC_OVERRIDE", "SETGID", "SETUID", "SYS_PTRACE"}
+    assert body()["Healthcheck"] == {"Test": ["NONE"]}
+    shaped = body(relay="/runs/r_1/tmp/relay.sock")["HostConfig"]
+    assert "SYS_ADMIN" not in shaped["CapAdd"]
+    assert shaped["Sysctls"] == {"net.ipv4.tcp_congestion_control": "cubic"}
+
+
+def test_an_agent_that_leaves_the_hosts_network_may_and_does_not_show_it() -> None:
+    host = body(unshare=True)["HostConfig"]
+    assert host["NetworkMode"] == "host"
+    assert {"SYS_ADMIN", "NET_ADMIN"} <= set(host["CapAdd"])
+    assert {"/sys/class/net", "/sys/devices/virtual/net"} <= set(host["MaskedPaths"])
 
 
 def test_only_a_node_with_shaped_links_gets_the_tun_device() -> None:
