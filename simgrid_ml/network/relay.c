@@ -55,7 +55,7 @@ struct packet {
     double first, last, wire; /* when its first and last bit leave a cable; bytes as frames */
     double alarm;             /* when the relay is to wake for it */
     struct packet *next;      /* in the list of free ones */
-    int source, target, hop, segments, size, large;
+    int source, target, hop, segments, size, large, is_ack;
     unsigned char data[];
 };
 
@@ -200,9 +200,9 @@ static void plan_next(struct packet *packet) {
     const int *route = route_of(packet);
     double alarm = soonest(packet);
     if (alarm > packet->alarm) add(&alarms, packet->alarm = alarm, NULL);
-    if (packet->hop < route[0])
+    if (packet->hop < route[0]) /* as early as a delivery, or the alarm might be the sooner */
         alarm = start_on(&cables[route[1 + packet->hop]], packet->first, packet->last,
-                         packet->wire);
+                         packet->wire) - offset;
     add(&due, alarm, packet);
 }
 
@@ -220,13 +220,14 @@ static void deliver(struct packet *packet) {
 
 static void cross(struct packet *packet, struct cable *cable, double time) {
     double serial = packet->wire * cable->ns_per_byte;
-    double begins = time > cable->clear ? time : cable->clear;
+    int passes = packet->is_ack && packet->hop == 0; /* see relay.py */
+    double begins = time > cable->clear || passes ? time : cable->clear;
     if (begins > time && (begins - time) / cable->ns_per_byte + packet->wire > cable->queue) {
         cable->dropped += packet->segments;
         forget(packet);
         return;
     }
-    cable->clear = begins + serial;
+    cable->clear = (time > cable->clear ? time : cable->clear) + serial;
     cable->busy += serial;
     cable->bytes += (unsigned long long)packet->wire;
     cable->packets += packet->segments;
@@ -242,8 +243,9 @@ static void cross(struct packet *packet, struct cable *cable, double time) {
     double delay = cable->delay;
     if (cable->jitter > 0) delay += cable->jitter * (2 * drawn(cable) - 1);
     packet->first = begins + (delay > 0 ? delay : 0);
-    if (packet->first < cable->latest) packet->first = cable->latest; /* nothing overtakes */
-    packet->last = cable->latest = packet->first + serial;
+    if (packet->first < cable->latest && !passes) packet->first = cable->latest;
+    packet->last = packet->first + serial;
+    if (packet->last > cable->latest) cable->latest = packet->last;
     packet->hop++;
     plan_next(packet);
 }
@@ -255,7 +257,8 @@ static void handle_due(double time) {
         if (event.packet->hop == route[0])
             deliver(event.packet);
         else
-            cross(event.packet, &cables[route[1 + event.packet->hop]], event.time);
+            cross(event.packet, &cables[route[1 + event.packet->hop]],
+                  event.time + (event.packet->hop ? offset : 0));
     }
     while (is_due(&alarms, time)) next_of(&alarms);
 }
@@ -287,6 +290,8 @@ static void measure(struct packet *packet) {
     const unsigned char *ip = packet->data + HEADER;
     int size = packet->size - HEADER, headers = 4 * (ip[0] & 15);
     packet->segments = 1;
+    packet->is_ack = ip[9] == IPPROTO_TCP && size >= headers + 20 &&
+                     size == headers + 4 * (ip[headers + 12] >> 4);
     if ((header.gso_type & ~VIRTIO_NET_HDR_GSO_ECN) == VIRTIO_NET_HDR_GSO_TCPV4 &&
         header.gso_size > 0 && size > headers + 20) {
         headers += 4 * (ip[headers + 12] >> 4);

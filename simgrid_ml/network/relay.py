@@ -13,6 +13,9 @@ A *cable* is one direction of one link; a *route* is the cables from one node to
   it without a pause. Two equal cables in sequence take as long as one.
 * What would wait behind more than ``queue_bytes`` is dropped, as by a switch that is full. A cable
   without a rate drops nothing: the relay stops reading from a node that is too far ahead.
+* On the first cable, its sender's own, a TCP acknowledgement that carries nothing passes what
+  waits, as it does in the fair queues of Linux hosts. Behind bulk that goes the other way it would
+  halve the rate of a link that is used in both directions.
 * Jitter shifts each packet by a uniform share of ``±jitter_s``; one that would overtake waits.
 * Each packet is lost by its own chance, after it has taken its time on the cable. A node whose
   packets meet loss or a slow cable sends single segments; elsewhere segments stay together, up to

@@ -65,7 +65,7 @@ class Node:
 
 class Packet:
     __slots__ = (
-        *("alarm", "data", "first", "hop", "last"),
+        *("alarm", "data", "first", "hop", "is_ack", "last"),
         *("route", "segments", "source", "target", "wire"),
     )
 
@@ -76,6 +76,7 @@ class Packet:
         self.first = self.last = now
         self.alarm, self.hop = -1e18, 0
         self.segments, self.wire = measured(data)
+        self.is_ack = is_ack(data)
 
 
 def measured(data: bytes) -> tuple[int, int]:
@@ -87,6 +88,17 @@ def measured(data: bytes) -> tuple[int, int]:
         if size > headers:
             segments = (size - headers - 1) // segment + 1
     return segments, size + (segments - 1) * headers + segments * _ETHERNET
+
+
+def is_ack(data: bytes) -> bool:
+    """Whether it is of TCP and carries nothing."""
+    ip = data[_HEADER.size :]
+    headers = 4 * (ip[0] & 15)
+    return (
+        ip[9] == socket.IPPROTO_TCP
+        and len(ip) >= headers + 20
+        and len(ip) == headers + 4 * (ip[headers + 12] >> 4)
+    )
 
 
 def start_on(cable: Cable, first: float, last: float, wire: int) -> float:
@@ -135,17 +147,19 @@ class Relay:
             heapq.heappush(self.alarms, due)
         if packet.hop < len(packet.route):
             cable = packet.route[packet.hop]
-            due = start_on(cable, packet.first, packet.last, packet.wire)
+            # As early as a delivery, or the alarm might be the sooner of the two.
+            due = start_on(cable, packet.first, packet.last, packet.wire) - self.offset
         self.add(due, packet)
 
     def cross(self, packet: Packet, cable: Cable, due: float) -> None:
         serial = packet.wire * cable.ns_per_byte
-        begins = max(due, cable.clear)
+        passes = packet.is_ack and packet.hop == 0  # see relay.py
+        begins = due if passes else max(due, cable.clear)
         if begins > due and (begins - due) / cable.ns_per_byte + packet.wire > cable.queue:
             cable.dropped += packet.segments
             packet.source.held -= len(packet.data)
             return
-        cable.clear = begins + serial
+        cable.clear = max(due, cable.clear) + serial
         cable.busy += serial
         cable.bytes += packet.wire
         cable.packets += packet.segments
@@ -156,8 +170,9 @@ class Relay:
         delay = cable.delay
         if cable.jitter:
             delay = max(0.0, delay + cable.jitter * (2 * cable.drawn() - 1))
-        packet.first = max(begins + delay, cable.latest)
-        packet.last = cable.latest = packet.first + serial
+        packet.first = begins + delay if passes else max(begins + delay, cable.latest)
+        packet.last = packet.first + serial
+        cable.latest = max(cable.latest, packet.last)
         packet.hop += 1
         self.plan_next(packet)
 
@@ -177,6 +192,7 @@ class Relay:
             if packet.hop == len(packet.route):
                 self.deliver(packet)
             else:
+                due += self.offset if packet.hop else 0.0
                 self.cross(packet, packet.route[packet.hop], due)
         while self.alarms and self.alarms[0] <= until:
             heapq.heappop(self.alarms)

@@ -52,6 +52,11 @@ def udp(size: int) -> bytes:
     return bytes(10) + b"\x45" + bytes(size - 1)
 
 
+def ack_tcp(payload: int = 0) -> bytes:
+    ip = b"\x45" + bytes(8) + bytes([socket.IPPROTO_TCP]) + bytes(10)
+    return bytes(10) + ip + bytes(12) + b"\x50" + bytes(7 + payload)
+
+
 def long_tcp(payload: int, segment: int) -> bytes:
     headers = b"\x45" + bytes(19) + bytes(12) + b"\x80" + bytes(19)  # 20 of IP, 32 of TCP
     return struct.pack("=BBHHHH", 1, 1, 52, segment, 20, 16) + headers + bytes(payload)
@@ -147,19 +152,43 @@ def test_jitter_stays_within_its_bounds() -> None:
     assert 0.8e6 <= min(late) < 0.85e6 and 1.15e6 < max(late) <= 1.2e6
 
 
-@given(st.lists(st.floats(0, 1e7), min_size=1, max_size=30))
-def test_the_relay_wakes_in_time_for_every_delivery(times: list[float]) -> None:
+@given(
+    st.lists(st.tuples(st.floats(0, 1e7), st.sampled_from([40, SIZE])), min_size=1, max_size=30),
+    st.sampled_from([0.0, 5e4]),
+    st.sampled_from([0.0, 1e5]),
+)
+def test_the_relay_wakes_in_time_for_every_delivery(
+    sent: list[tuple[float, int]], offset: float, delay: float
+) -> None:
+    """Also where a packet's whole way is shorter than the latency that is subtracted from it."""
     paper = Paper()
-    shared = paper.cable(GBIT, 1e5)
-    for number, time in enumerate(sorted(times)):
-        route = [paper.cable(4 * GBIT, 1e5 * number), shared, paper.cable(2 * GBIT, 1e4)]
-        paper.send(time, route)
+    paper.offset = offset
+    sent_at = {}
+    shared = paper.cable(GBIT, delay)
+    for number, (time, size) in enumerate(sorted(sent)):
+        route = [paper.cable(4 * GBIT, delay * number), shared, paper.cable(2 * GBIT, delay / 10)]
+        sent_at[paper.send(time, route, udp(size))] = time
     while paper.due:  # as the loop does: packets are read when they come, the rest at alarms
         fresh = [time for time, _, packet in paper.due if packet.hop == 0]
         paper.time = min([*fresh, *paper.alarms[:1]])
         paper.handle_due(paper.time)
     for time, packet in paper.arrived:
-        assert time == pytest.approx(packet.last, abs=0.1)  # ns
+        assert time <= max(packet.last - offset, sent_at[packet]) + 0.1  # ns
+    assert len(paper.arrived) == len(sent)
+
+
+def test_an_empty_acknowledgement_passes_its_senders_own_queue_and_no_other() -> None:
+    paper = Paper()
+    up, down = paper.cable(GBIT), paper.cable(GBIT)
+    bulk = [paper.send(0, [up, down]) for _ in range(10)]
+    ack = paper.send(1, [up, down], ack_tcp())
+    paper.delivered()
+    assert [packet for _, packet in paper.arrived].index(ack) == 1, "behind what is on the wire"
+    assert ack.wire + sum(packet.wire for packet in bulk) == up.clear / GBIT
+    behind = paper.send(paper.time, [up])
+    data = paper.send(paper.time, [up], ack_tcp(payload=1))
+    paper.delivered()
+    assert behind.last < data.last, "what carries something waits"
 
 
 def test_chance_is_uniform_and_the_same_for_the_same_seed() -> None:
