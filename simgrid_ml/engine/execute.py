@@ -30,7 +30,7 @@ from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
 from simgrid_ml.engine.links import LiveLinks
-from simgrid_ml.environments.build import BuiltEnvironment, hold
+from simgrid_ml.environments.build import BuiltEnvironment, hold, read_by_nodes
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.journal import Journal, write_json
@@ -150,7 +150,7 @@ class _Story:
             capacity=capacity,
             links=cluster.links,
             image=None if self.image is None else self.image.encode(),
-            visible=(os.path.dirname(environment.bin),),
+            visible=read_by_nodes(environment),
             log=record.file(wire.SUPERVISOR_LOG),
         )
         async with contextlib.AsyncExitStack() as stack:

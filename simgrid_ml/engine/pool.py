@@ -28,7 +28,8 @@ from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.engine import plugins
 from simgrid_ml.engine.pool_nodes import Nodes, kind_of
 from simgrid_ml.engine.pool_plan import Kind, Scale, Waiting, in_fair_order, next_wake_s, plan
-from simgrid_ml.errors import PlacementError, SimgridError, SpecError
+from simgrid_ml.environments.build import read_by_nodes
+from simgrid_ml.errors import NodeError, PlacementError, SimgridError, SpecError
 from simgrid_ml.node.protocol import address, encode
 from simgrid_ml.record.run import RunLock
 from simgrid_ml.record.store import RunStore
@@ -81,8 +82,16 @@ def usual_kind(cluster: ClusterSpec) -> Kind:
         socket="",
         capacity=size_nodes(cluster, cluster.max_nodes, backend.inventory(), shm),
         links=cluster.links,
+        visible=read_by_nodes(None),
     )
     kind = kind_of(backend, cluster.backend, request)
+    if not kind.warm and cluster.links is None and cluster.vm_size:
+        raise SpecError(
+            f"{cluster.vm_size} has a network rate, which is measured and kept per run, so its "
+            "nodes cannot stay warm",
+            remedy="use a size without a published one, such as Standard_NC6, or min_nodes 0",
+            where="cluster.min_nodes",
+        )
     if not kind.warm:
         raise SpecError(
             f"no nodes of cluster {cluster.name!r} can be kept warm: each run starts its own, "
@@ -106,6 +115,7 @@ class Pool:
         self.wake = asyncio.Event()
         self.stopping = False
         self.closing = False
+        self.next: str | None = None  # the run that goes next, until it has its nodes
         self.lost: set[str] = set()  # pre-empted, and not replaced yet
         self.errors: list[dict[str, Any]] = []
         self.schedule: list[asyncio.TimerHandle] | None = None
@@ -113,7 +123,7 @@ class Pool:
         self.usual: Kind | None = None
         self.last_spec = ClusterSpec(name=self.name)
         owner = f"{self.name}-{secrets.token_hex(4)}"
-        self.nodes = Nodes(folder, owner, (runs,), self.wake.set, self.fail)
+        self.nodes = Nodes(folder, owner, (runs,), self.wake.set, self.errors_end, self.fail)
         self.read_spec()
 
     # -- the cluster -----------------------------------------------------------------------
@@ -122,13 +132,21 @@ class Pool:
         try:
             stored = self.store.clusters()
             found = stored_cluster(stored, self.name) if self.name in stored else None
-            if found is not None and (found != self.spec or self.usual is None):
-                self.usual = usual_kind(found) if found.min_nodes else None
-        except SimgridError as error:  # what cannot be read or had changes nothing
+        except SimgridError as error:  # what cannot be read changes nothing
             self.note(error.to_json())
             return
+        is_new = found != self.spec
         self.spec = found
         self.last_spec = found or self.last_spec
+        if is_new:
+            self.usual = None
+            self.errors = []  # of what the cluster was before
+        if found is None or not found.min_nodes or self.usual is not None:
+            return
+        try:
+            self.usual = usual_kind(found)
+        except SimgridError as error:  # there is no minimum then, but all else holds
+            self.note(error.to_json())
 
     @property
     def scale(self) -> Scale:
@@ -139,6 +157,10 @@ class Pool:
 
     def note(self, error: dict[str, Any]) -> None:
         self.errors = [*self.errors, {"t": time.time(), **error}][-_KEPT_ERRORS:]
+
+    def errors_end(self) -> None:
+        """Nodes have come up: whatever was wrong is no more."""
+        self.errors = []
 
     def fail(self, kind: Kind, error: SimgridError) -> None:
         """Nodes of this kind could not be started: who waits for such hears why."""
@@ -156,7 +178,10 @@ class Pool:
         self.tickets.pop(ticket.wish.run, None)
 
     def refuse_the_impossible(self) -> None:
-        """The cluster may have become smaller since a run was submitted."""
+        """The cluster may have become smaller since a run was submitted; one that was deleted
+        has not."""
+        if self.spec is None:
+            return
         most = self.last_spec.max_nodes
         for ticket in list(self.tickets.values()):
             if not ticket.nodes and ticket.wish.nodes > most:
@@ -199,7 +224,9 @@ class Pool:
             self.scale,
             time.time(),
             self.usual,
+            self.next,
         )
+        self.next = made.next
         for run, names in made.give:
             self.give(waiting.pop(run), names)
         for name in made.end:
@@ -214,7 +241,7 @@ class Pool:
         queue = [ticket.wish for run, ticket in waiting.items() if run not in made.sure]
         for run in made.sure:
             waiting[run].position = 0
-        for position, wish in enumerate(in_fair_order(queue, self.in_use()), 1):
+        for position, wish in enumerate(in_fair_order(queue, self.in_use(), self.next), 1):
             ticket = waiting[wish.run]
             if ticket.position != position:
                 ticket.position = position
@@ -277,6 +304,7 @@ class Pool:
     ) -> None:
         ticket = Ticket(said, writer)
         run = ticket.wish.run
+        self.stopping = False  # that was before it came
         self.read_spec()
         ticket.tell("known")
         self.tickets[run] = ticket
@@ -299,6 +327,7 @@ class Pool:
         if said["op"] == "status":
             return self.status()
         if said["op"] == "update":
+            self.stopping = False
             self.read_spec()
             self.refuse_the_impossible()
             self.steer()
@@ -309,6 +338,8 @@ class Pool:
             idle = sum(node.state in ("idle", "preparing") for node in self.nodes.live.values())
             self.stopping = True
             if said["runs_too"]:
+                for ticket in [t for t in self.tickets.values() if not t.nodes]:
+                    self.refuse(ticket, _stopped(self.name))
                 await self.nodes.end_all()
                 self.tickets.clear()
             self.wake.set()
@@ -333,6 +364,13 @@ class Pool:
                 if not t.nodes and t.position
             ],
         }
+
+
+def _stopped(cluster: str) -> NodeError:
+    return NodeError(
+        f"all nodes of cluster {cluster!r} were ended while the run waited for some",
+        remedy="submit again",
+    )
 
 
 async def _live(folder: str) -> None:

@@ -90,6 +90,7 @@ class Nodes:
         owner: a name for labels and addresses that no other pool has.
         writable: what the nodes share with their runs.
         changed: called whenever a node has come, gone, or changed its state.
+        came: called when a group of nodes has come up.
         failed: called with the kind of nodes that could not be started, and why.
     """
 
@@ -99,6 +100,7 @@ class Nodes:
         owner: str,
         writable: Sequence[str],
         changed: Callable[[], None],
+        came: Callable[[], None],
         failed: Callable[[Kind, SimgridError], None],
     ) -> None:
         self._folder = folder
@@ -106,6 +108,7 @@ class Nodes:
         self._owner = owner
         self._writable = tuple(writable)
         self._changed = changed
+        self._came = came
         self._failed = failed
         self._backends: dict[str, Backend] = {}  # which know what connects their nodes
         self._groups: dict[int, asyncio.Task[None]] = {}
@@ -183,6 +186,7 @@ class Nodes:
                         self.live[name].address = about.address
                         if self.live[name].state == "preparing":
                             self.live[name].becomes("idle")
+                    self._came()
                     self._changed()
                     await asyncio.gather(*(self._until_gone(name) for name in request.nodes))
                 finally:

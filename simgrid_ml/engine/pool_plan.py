@@ -1,8 +1,9 @@
 """What the pool of a stored cluster does next, decided from values alone.
 
 Fairness: of the waiting runs that one goes next whose submitter uses the fewest nodes now; of
-those the oldest. Nobody overtakes the next run while that one waits for nodes of others, so a
-stream of small jobs cannot starve a large one.
+those the oldest. Who is next stays next until it has its nodes, whoever comes and whatever others
+give back, and nobody overtakes it while it waits for nodes of others: a stream of small jobs
+cannot starve a large one.
 """
 
 from __future__ import annotations
@@ -77,25 +78,30 @@ class Scale:
     idle_s: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """What to do now: nodes to give to runs, to start, and to end.
 
     Attributes:
         sure: runs that get theirs as soon as the nodes that are starting are up.
+        next: the run that goes next; to be said to the next ``plan``.
     """
 
     give: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     start: list[tuple[Kind, tuple[str, ...]]] = field(default_factory=list)
     end: list[str] = field(default_factory=list)
     sure: list[str] = field(default_factory=list)
+    next: str | None = None
 
 
-def in_fair_order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iterator[Waiting]:
+def in_fair_order(
+    waiting: Sequence[Waiting], in_use: Mapping[str, int], next_run: str | None = None
+) -> Iterator[Waiting]:
     """The waiting runs, as they would go if all nodes were free.
 
     Args:
         in_use: nodes in use now, by submitter.
+        next_run: the run that was next before, and so still is.
 
     >>> kind = Kind(backend="process", capacity=Capacity(1.0, None, None, 1))
     >>> a, b, c = (Waiting(r, r[0], 2, kind, t) for t, r in enumerate(["a1", "a2", "b1"]))
@@ -104,7 +110,13 @@ def in_fair_order(waiting: Sequence[Waiting], in_use: Mapping[str, int]) -> Iter
     """
     left, used = list(waiting), dict(in_use)
     while left:
-        first = min(left, key=lambda run: (used.get(run.submitter, 0), run.created_s, run.run))
+        first = min(
+            left,
+            key=lambda run: (
+                *(run.run != next_run, used.get(run.submitter, 0)),
+                *(run.created_s, run.run),
+            ),
+        )
         left.remove(first)
         used[first.submitter] = used.get(first.submitter, 0) + first.nodes
         yield first
@@ -117,10 +129,12 @@ def plan(
     scale: Scale,
     now_s: float,
     usual: Kind | None,
+    next_run: str | None = None,
 ) -> Plan:
     """What to do now.
 
     Args:
+        next_run: what the last plan said of who is next.
         usual: of what kind the nodes of the minimum are; None: start none for it.
     """
     made = Plan()
@@ -130,13 +144,14 @@ def plan(
     unused = [name for name in names if all(node.name != name for node in nodes)]
     room = max(0, scale.max_nodes - len(nodes))
     leaving = sum(node.state == "leaving" for node in nodes)
-    for run in in_fair_order(waiting, in_use):
+    for run in in_fair_order(waiting, in_use, next_run):
         ready, awaited = _nodes_for(run, free, coming)
         if len(ready) == run.nodes:
             made.give.append((run.run, ready))
             for name in ready:
                 del free[name]
             continue
+        made.next = made.next or run.run
         missing = run.nodes - len(ready) - len(awaited)
         for name in (*ready, *awaited):  # kept for it
             free.pop(name, None)

@@ -7,6 +7,7 @@ up. Builders of one environment wait for each other, builders of two do not.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from simgrid_ml.environments.resolution import Host, Resolution, remembered, res
 from simgrid_ml.errors import EnvironmentBuildError
 from simgrid_ml.spec.job import EnvironmentSpec
 
-__all__ = ["BuiltEnvironment", "ensure", "hold"]
+__all__ = ["BuiltEnvironment", "ensure", "hold", "read_by_nodes"]
 
 _OLDEST_PYTHON = (3, 8)  # what simgrid_ml.node needs inside a node
 
@@ -117,6 +118,19 @@ def ensure(
             remedy="submit again; somebody else seems to prune environments",
         )
     return built
+
+
+def read_by_nodes(built: BuiltEnvironment | None, cache: Cache | None = None) -> tuple[str, ...]:
+    """Folders that nodes must see to run jobs in ``built``; None: in any that is or will be built.
+
+    All built environments share one folder, so nodes that stay warm serve jobs of all of them.
+    """
+    shared = str((cache or Cache.default()).root / "envs")
+    with contextlib.suppress(OSError):  # without it nothing can be built, which says so
+        os.makedirs(shared, exist_ok=True)
+    if built is None or built.lock_hash:
+        return (shared,)
+    return (shared, os.path.dirname(built.bin))
 
 
 @contextmanager

@@ -329,6 +329,29 @@ def test_the_minimum_is_there_before_any_run_and_stays(pooled: Runs) -> None:
     wait_until(lambda: states(pooled) == ["idle"] * 2, "the third node has ended")
 
 
+@pytest.mark.usefixtures("docker_engine")
+def test_containers_of_the_minimum_serve_the_first_run(pooled: Runs) -> None:
+    cluster = put_cluster(pooled, backend="docker", min_nodes=2, max_nodes=4)
+    wait_until(lambda: states(pooled) == ["idle"] * 2, "the minimum is up")
+    record = pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    assert record.document("placement.json")["nodes"] == ["node0", "node1"], story(record)
+    assert states(pooled) == ["idle"] * 2
+
+
+def test_the_minimum_comes_back_after_a_stop_when_it_is_asked_for(
+    pooled: Runs, tmp_path: Path
+) -> None:
+    cluster = put_cluster(pooled)
+    go = tmp_path / "go"
+    record = running(pooled.submit(WAITS, str(go), mpi=(1, 1), cluster=cluster))
+    assert pools.stop(pools.pool_folder(pooled.store, "four"))["runs"] == [record.id]
+    put_cluster(pooled, min_nodes=2)
+    wait_until(lambda: states(pooled) == ["running", "idle"], "the minimum is up")
+    go.touch()
+    assert pooled.ended(record).state is RunState.COMPLETED, story(record)
+    assert states(pooled) == ["idle"] * 2
+
+
 def test_a_changed_cluster_takes_effect_at_once(pooled: Runs) -> None:
     put_cluster(pooled, min_nodes=1)
     wait_until(lambda: states(pooled) == ["idle"], "the minimum is up")

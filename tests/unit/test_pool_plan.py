@@ -49,7 +49,7 @@ def decide(
 
 def test_the_first_run_has_its_nodes_started_from_node0_on() -> None:
     made = decide([], [waiting("a", 2)])
-    assert made == Plan(start=[(ONE, ("node0", "node1"))], sure=["a"])
+    assert made == Plan(start=[(ONE, ("node0", "node1"))], sure=["a"], next="a")
 
 
 def test_idle_nodes_are_given_lowest_first() -> None:
@@ -59,20 +59,20 @@ def test_idle_nodes_are_given_lowest_first() -> None:
 
 def test_only_what_is_missing_is_started() -> None:
     there = [node(0), node(1, "preparing")]
-    assert decide(there, [waiting("a", 3)]) == Plan(start=[(ONE, ("node2",))], sure=["a"])
+    assert decide(there, [waiting("a", 3)]) == Plan(start=[(ONE, ("node2",))], sure=["a"], next="a")
 
 
 def test_nothing_is_started_twice_while_nodes_are_on_their_way() -> None:
     there = [node(0, "preparing"), node(1, "preparing")]
-    assert decide(there, [waiting("a", 2)]) == Plan(sure=["a"])
+    assert decide(there, [waiting("a", 2)]) == Plan(sure=["a"], next="a")
 
 
 def test_idle_nodes_of_another_kind_make_room() -> None:
     there = [node(n, kind=OTHER, since_s=NOW - n) for n in range(4)]
     made = decide(there, [waiting("a", 2)])
-    assert made == Plan(end=["node3", "node2"]), "those that are idle for longest"
+    assert made == Plan(end=["node3", "node2"], next="a"), "those that are idle for longest"
     leaving = [replace(one, state="leaving") if one.name in made.end else one for one in there]
-    assert decide(leaving, [waiting("a", 2)]) == Plan(), "no others while these leave"
+    assert decide(leaving, [waiting("a", 2)]) == Plan(next="a"), "no others while these leave"
     assert decide(there[:2], [waiting("a", 2)]).start == [(ONE, ("node2", "node3"))]
 
 
@@ -88,12 +88,26 @@ def test_nodes_that_do_not_join_come_from_one_network() -> None:
 
 def test_nobody_overtakes_who_waits_for_nodes_of_others() -> None:
     there = [node(0), node(1, "running"), node(2, "running"), node(3, "running")]
-    assert decide(there, [waiting("a", 2, 0), waiting("b", 1, 1)]) == Plan()
+    assert decide(there, [waiting("a", 2, 0), waiting("b", 1, 1)]) == Plan(next="a")
 
 
 def test_who_is_next_uses_the_fewest_nodes_then_is_the_oldest() -> None:
     runs = [waiting("a", 1, 0), waiting("b", 1, 2), waiting("c", 1, 1)]
     assert [run.run for run in in_fair_order(runs, {"a": 1})] == ["c", "b", "a"]
+
+
+def test_a_stream_of_small_jobs_does_not_starve_a_large_one() -> None:
+    """A has one node for hours and waits for three; B always has the next small job at hand."""
+    large = waiting("a", 3, created_s=0)
+    there = [node(0, "running"), *(node(n, "running") for n in (1, 2, 3))]
+    made = decide(there, [large, waiting("b0", 1, 1)], {"a": 1, "b": 3})
+    assert made.next == "a" and not made.give
+    for ended in (1, 2, 3):  # one after another, B's jobs end
+        there[ended] = node(ended)
+        runs = [large, *(waiting(f"b{n}", 1, n) for n in range(1, 4))]
+        made = plan(there, runs, {"a": 1, "b": 3 - ended}, FOUR, NOW, ONE, made.next)
+        assert [run for run, _ in made.give] == (["a"] if ended == 3 else []), ended
+    assert made.next in ("b1", "b2", "b3"), "from now on it is another one's turn"
 
 
 def test_nodes_come_for_all_who_wait() -> None:
