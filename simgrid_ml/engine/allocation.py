@@ -25,6 +25,8 @@ __all__ = ["Allocation", "Preempted", "is_pooled", "nodes_for"]
 T = TypeVar("T")
 _LINE_LIMIT = 2**20
 _VERDICT_S = 0.5
+_MOST_POOLS = 3
+"""So often a run asks for nodes again because the pool went away before it had any."""
 _RELEASE_S = 15.0
 
 
@@ -122,9 +124,8 @@ async def _of_pool(
         "socket": request.socket,
     }
     folder = os.path.join(os.path.dirname(os.path.dirname(record.path)), wire.POOLS, cluster.name)
-    reader, writer = await _ask(folder, wish)
+    reader, writer, given = await _given(folder, wish, log)
     try:
-        given = await _turn(folder, reader, log)
         log("given", nodes=given["nodes"])
         lost = asyncio.ensure_future(_until_lost(folder, reader))
         lost.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -143,6 +144,34 @@ async def _of_pool(
                 await asyncio.wait_for(_until_released(reader), _RELEASE_S)
     finally:
         writer.close()
+
+
+async def _given(
+    folder: str, wish: dict[str, Any], log: Callable[..., None]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]]:
+    """A conversation with a pool that has given nodes, and what it said with them. A run that only
+    waits loses nothing with a pool that is killed: it asks the next one.
+
+    Raises:
+        NodeError, PlacementError: there will be none.
+    """
+    for _ in range(_MOST_POOLS):
+        reader, writer = await _ask(folder, wish)
+        given = None
+        try:
+            given = await _turn(reader, log)
+        finally:
+            if given is None:
+                writer.close()
+        if given is not None:
+            return reader, writer, given
+        log("pool-gone")
+    raise NodeError(
+        f"the process that keeps the nodes of cluster {os.path.basename(folder)!r} went away "
+        f"{_MOST_POOLS} times while the run waited for nodes",
+        evidence=pools.last_words(folder),
+        remedy="somebody stopped or killed it, or the host ran out of memory; submit again",
+    )
 
 
 async def _ask(
@@ -187,8 +216,8 @@ async def _hear(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     return said
 
 
-async def _turn(folder: str, reader: asyncio.StreamReader, log: Callable[..., None]) -> Any:
-    """Wait for the nodes; what the pool says with them."""
+async def _turn(reader: asyncio.StreamReader, log: Callable[..., None]) -> dict[str, Any] | None:
+    """Wait for the nodes; what the pool says with them. None: it is gone."""
     while (said := await _hear(reader)) is not None:
         if said["op"] == "given":
             return said
@@ -196,7 +225,7 @@ async def _turn(folder: str, reader: asyncio.StreamReader, log: Callable[..., No
             kind = NodeError if said["kind"] == "node" else PlacementError
             raise kind(said["cause"], evidence=said["evidence"], remedy=said["remedy"])
         log("waiting", position=said["position"], of=said["of"])
-    raise _pool_gone(folder)
+    return None
 
 
 async def _until_lost(folder: str, reader: asyncio.StreamReader) -> None:
