@@ -7,7 +7,7 @@ The job decides whether a run succeeded; the stamp says what its timings are wor
 * *invalid*: something else than the job had the host's cores, memory or network.
 
 A run on a busy laptop is still a success, so the finding passes, with the stamp on it. Only where
-links were asked for are timings the purpose: there an invalid stamp leaves the verdict unknown.
+the cluster asks for links, and one of them is not as asked, is the verdict left unknown.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def check(run: RunRecord) -> Iterator[Finding]:
     """Judge what was measured before and while the ranks ran."""
     seen = run.document(wire.FIDELITY)
     stamp, reasons = judge(seen, run.document(wire.PLACEMENT))
-    promised = bool((run.spec().get("cluster") or {}).get("links") or seen.get("links"))
-    unsure = promised and stamp is Stamp.INVALID
+    promised = bool((run.spec().get("cluster") or {}).get("links"))
+    is_off = any(level is Stamp.INVALID for level, _ in _links(seen.get("links") or []))
+    unsure = promised and (is_off or not seen.get("host"))
     yield Finding(
         "fidelity",
         Verdict.UNKNOWN if unsure else Verdict.PASS,
@@ -137,7 +138,9 @@ def _level(name: str, measure: Mapping[str, Any]) -> Stamp:
 
 
 _HOST_WORDS = {
-    "foreign": "other processes had {mean:.0%} of the host's CPU time (at most {worst:.0%})",
+    "foreign": (
+        "other processes had {mean:.0%} of the host's CPU time on average, {worst:.0%} at worst"
+    ),
     "steal": "other machines of the hypervisor had {mean:.0%} of the CPU time",
     "stalled": "processes waited for memory {mean:.0%} of the time",
     "swapped": "the host swapped {mean:.3g} bytes per second",

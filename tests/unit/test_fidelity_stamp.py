@@ -171,7 +171,9 @@ def test_a_run_on_a_busy_host_is_still_a_success_and_carries_its_stamp(
 
 
 @pytest.mark.parametrize("by", ["the cluster", "the VM size"])
-def test_with_links_an_invalid_stamp_leaves_the_verdict_unknown(tmp_path: Path, by: str) -> None:
+def test_only_a_link_that_was_asked_for_and_is_off_leaves_the_verdict_unknown(
+    tmp_path: Path, by: str
+) -> None:
     links = {"default": {"delay_s": 0.001}}
     cluster = {"links": links} if by == "the cluster" else {"links": None}
     run = RunStore(str(tmp_path)).create("test", {"job": {}, "cluster": cluster})
@@ -188,4 +190,17 @@ def test_with_links_an_invalid_stamp_leaves_the_verdict_unknown(tmp_path: Path, 
     found["host"]["foreign"] = measure(0.5)
     write_json(run.file(wire.FIDELITY), found)
     (finding,) = fidelity.check(run)
-    assert (finding.verdict, finding.stamp) == (Verdict.UNKNOWN, Stamp.INVALID)
+    assert (finding.verdict, finding.stamp) == (Verdict.PASS, Stamp.INVALID), "a busy laptop"
+    found["links"][0] = {**LINK, "measured": {"rate_bytes_per_s": 10e6, "delay_s": 0.001}}
+    write_json(run.file(wire.FIDELITY), found)
+    (finding,) = fidelity.check(run)
+    asked = by == "the cluster"
+    assert finding.verdict is (Verdict.UNKNOWN if asked else Verdict.PASS)
+    assert finding.stamp is Stamp.INVALID
+
+
+def test_what_other_processes_had_is_told_as_average_and_worst() -> None:
+    found = quiet()
+    found["host"]["foreign"] = {**measure(0.19), "worst": 0.34}
+    (reason,) = fidelity.judge(found, PLACEMENT)[1]
+    assert reason == "other processes had 19% of the host's CPU time on average, 34% at worst"
