@@ -222,7 +222,11 @@ def _signalled(number: int, memory: MemoryKills, limit: int | None) -> tuple[str
     Args:
         limit: of its node, if that was exceeded.
     """
-    how = f"was ended by {signal.Signals(number).name}"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        name = f"signal {number}"
+    how = f"was ended by {name}"
     if number != signal.SIGKILL:
         return how, ""
     if limit is not None:

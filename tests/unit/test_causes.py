@@ -93,6 +93,12 @@ def test_a_crash_comes_before_what_its_peers_reported_a_moment_earlier(
     assert case.first(mpirun=1).cause.startswith("rank 2 on node1 was ended by SIG")
 
 
+def test_a_real_time_signal_is_told_by_its_number(case: Case) -> None:
+    case.started(0, 1, 2, 3)
+    case.ended(2, t=5.0, signal=40)
+    assert "was ended by signal 40" in case.first(mpirun=1).cause
+
+
 def test_a_rank_that_mpi_ended_for_a_lost_peer_is_not_the_cause(case: Case) -> None:
     case.started(0, 1, 2, 3)
     case.ended(0, t=4.9, code=14)
