@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Course"]
+import math
 
+__all__ = ["MOST_EVENTS", "Course"]
+
+MOST_EVENTS = 50
 _INTERVAL_S = 0.5
 """The shortest time that is judged by itself: the kernel counts in hundredths of a second."""
 
@@ -15,16 +18,25 @@ class Course:
         time_s, value: when it was read first, and what it said.
         degraded, invalid: from which growth per second on it is an event; and counts as time
             ``above``.
+        most: it cannot grow faster; what says so is the clocks' coarseness.
     """
 
-    def __init__(self, time_s: float, value: float, degraded: float, invalid: float | None) -> None:
+    def __init__(
+        self,
+        time_s: float,
+        value: float,
+        degraded: float,
+        invalid: float | None,
+        most: float = math.inf,
+    ) -> None:
         self._first = self._closed = self._last = (time_s, value)
+        self._most = most
         self._degraded = degraded
         self._above = degraded if invalid is None else invalid
         self.worst = 0.0
         self.above_s = 0.0
         self.events: list[tuple[float, float, float]] = []
-        """From, to, worst value: stretches of at least ``degraded``."""
+        """From, to, worst value: the first stretches of at least ``degraded``."""
 
     def see(self, time_s: float, value: float) -> None:
         """The counter once more."""
@@ -36,9 +48,10 @@ class Course:
         """``mean`` and ``worst`` per second; ``window_s``; ``above_s`` of it."""
         if self._closed == self._first and self._last != self._first:
             self._close()  # all there was is shorter than an interval
+        mean = min(self._most, _growth(self._first, self._last))
         return {
-            "mean": round(_growth(self._first, self._last), 6),
-            "worst": round(self.worst, 6),
+            "mean": round(mean, 6),
+            "worst": round(max(mean, self.worst), 6),  # its last moments were no interval
             "window_s": round(self.window_s, 3),
             "above_s": round(self.above_s, 3),
         }
@@ -49,7 +62,7 @@ class Course:
 
     def _close(self) -> None:
         begin, end = self._closed[0], self._last[0]
-        value = _growth(self._closed, self._last)
+        value = min(self._most, _growth(self._closed, self._last))
         self._closed = self._last
         self.worst = max(self.worst, value)
         if value >= self._above:
@@ -59,7 +72,8 @@ class Course:
         if self.events and self.events[-1][1] == begin:
             since, _, worst = self.events.pop()
             begin, value = since, max(worst, value)
-        self.events.append((begin, end, value))
+        if len(self.events) < MOST_EVENTS:
+            self.events.append((begin, end, value))
 
 
 def _growth(before: tuple[float, float], after: tuple[float, float]) -> float:

@@ -9,19 +9,21 @@ How busy the cores are says nothing here: ranks of MPI poll, so they are always 
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from simgrid_ml import wire
 from simgrid_ml.checks.fidelity import LIMITS
 from simgrid_ml.engine import cgroups
-from simgrid_ml.engine.course import Course
+from simgrid_ml.engine.course import MOST_EVENTS, Course
 
 __all__ = ["Sampler"]
 
-_MOST_EVENTS = 50
+_SHARES = ("foreign", "steal")
+"""What is a share of all cores, and so never more than all of them."""
 _TRIES = 4
 """So often a new process is asked whether it is a rank: it may not have become one yet."""
 
@@ -35,6 +37,7 @@ class _Process(NamedTuple):
     name: bytes
     born: int
     cpu_s: float  # with that of the children it has waited for
+    children_s: float  # that alone
 
 
 class Sampler:
@@ -66,7 +69,9 @@ class Sampler:
         self._courses: dict[tuple[str, str], Course] = {}
         self._groups: dict[str, set[str]] = {node: set() for node in tasks.values()}
         self._known: dict[tuple[int, int, bytes], tuple[int, str]] = {}
-        self._ranks: dict[int, str] = {}  # every process of a task, by its id
+        self._ranks: dict[tuple[int, int], str] = {}  # every process of a task, by id and birth
+        self._ours: dict[int, _Process] = {}  # at the last look
+        self._buried_s = 0.0  # CPU time of ours that no living process of ours has counted
         self._begun: float | None = None
         self._begun_at = time.time()
         self._hidden = any(pid <= 0 for pid in agents.values())
@@ -80,10 +85,14 @@ class Sampler:
         if self._begun is None:
             self._begun = moment
         processes = self._processes()
-        ours = self._ours(processes)
-        self._look_at_host(moment, (processes[pid].cpu_s for pid in ours))
+        ours = self._find_ours(processes)
+        self._bury(processes)
+        self._ours = {pid: processes[pid] for pid in ours}
+        ours_s = self._buried_s + sum(process.cpu_s for process in self._ours.values())
+        self._look_at_host(moment, ours_s)
+        self._forget(processes)
         self._find_ranks(processes, ours)
-        for pid, task in self._ranks.items():
+        for (pid, _), task in self._ranks.items():
             self._look_at_rank(moment, task, pid, processes)
         self._look_at_groups(moment, processes)
         cost = time.thread_time() - begun
@@ -119,7 +128,7 @@ class Sampler:
             "host": host,
             "nodes": nodes,
             "ranks": ranks,
-            "events": events[:_MOST_EVENTS],
+            "events": events[:MOST_EVENTS],
             "unseen": unseen,
         }
 
@@ -130,16 +139,17 @@ class Sampler:
             self._courses[key].see(moment, value)
         else:
             limit = LIMITS[what]
-            self._courses[key] = Course(moment, value, limit.degraded, limit.invalid)
+            most = 1.0 if what in _SHARES else math.inf
+            self._courses[key] = Course(moment, value, limit.degraded, limit.invalid, most)
 
-    def _look_at_host(self, moment: float, ours_s: Iterable[float]) -> None:
+    def _look_at_host(self, moment: float, ours_s: float) -> None:
         ticks = [int(word) for word in self._text("stat").partition("\n")[0].split()[1:9]]
         hertz, cores = os.sysconf("SC_CLK_TCK"), self._cores()
         if len(ticks) == 8 and cores:
             # Interrupts are left out: the kernel adds most of their time to whom they meet.
             busy_s = (ticks[0] + ticks[1] + ticks[2]) / hertz
             if not self._hidden:
-                self._see("foreign", "", moment, (busy_s - sum(ours_s)) / cores)
+                self._see("foreign", "", moment, (busy_s - ours_s) / cores)
             self._see("steal", "", moment, ticks[7] / hertz / cores)
         stalled = cgroups.memory_stall_s(os.path.join(self._proc, "pressure", "memory"))
         if stalled is not None:
@@ -164,7 +174,7 @@ class Sampler:
     def _look_at_groups(self, moment: float, processes: Mapping[int, _Process]) -> None:
         members = [(node, pid) for node, pid in self._agents.items() if pid in processes]
         members += [
-            (self._tasks[task], pid) for pid, task in self._ranks.items() if pid in processes
+            (self._tasks[task], pid) for (pid, _), task in self._ranks.items() if pid in processes
         ]
         seen: set[str] = set()
         for node, pid in members:
@@ -201,22 +211,63 @@ class Sampler:
                 continue  # it has ended
             fields = after.split()
             cpu_s = sum(map(int, fields[11:15])) / hertz
+            children_s = sum(map(int, fields[13:15])) / hertz
             name = before.partition(b"(")[2]
-            found[int(entry)] = _Process(int(fields[1]), name, int(fields[19]), cpu_s)
+            found[int(entry)] = _Process(int(fields[1]), name, int(fields[19]), cpu_s, children_s)
         return found
 
-    def _ours(self, processes: Mapping[int, _Process]) -> set[int]:
+    def _find_ours(self, processes: Mapping[int, _Process]) -> set[int]:
+        """The descendants of root and agents; who was one stays one, whoever adopts it."""
         children: dict[int, list[int]] = {}
         for pid, process in processes.items():
             children.setdefault(process.parent, []).append(pid)
         ours: set[int] = set()
         todo = [pid for pid in (self._root, *self._agents.values()) if pid in processes]
+        todo += [pid for pid in self._ours if self._lives(pid, processes)]
         while todo:
             pid = todo.pop()
             if pid not in ours:
                 ours.add(pid)
                 todo += children.get(pid, [])
         return ours
+
+    def _lives(self, pid: int, processes: Mapping[int, _Process]) -> bool:
+        return pid in processes and processes[pid].born == self._ours[pid].born
+
+    def _bury(self, processes: Mapping[int, _Process]) -> None:
+        """Keep the time of those that have ended and were not waited for: nobody else has it.
+
+        The kernel adds the time of a child to its parent's when that one waits for it, and drops
+        it when the parent ignores SIGCHLD.
+        """
+        ended: dict[int, float] = {}  # CPU time in seconds, by who could have waited for it
+        for pid, process in self._ours.items():
+            if not self._lives(pid, processes):
+                heir = process.parent
+                while heir in self._ours and not self._lives(heir, processes):
+                    heir = self._ours[heir].parent
+                ended[heir] = ended.get(heir, 0.0) + process.cpu_s
+        for heir, spent_s in ended.items():
+            grown_s = 0.0
+            if heir in self._ours:
+                grown_s = processes[heir].children_s - self._ours[heir].children_s
+            self._buried_s += max(0.0, spent_s - grown_s)
+
+    def _forget(self, processes: Mapping[int, _Process]) -> None:
+        """Of the processes of a task that have ended, only the one that waited most is kept."""
+        for pid, born, name in list(self._known):
+            if pid not in processes or processes[pid][1:3] != (name, born):
+                del self._known[pid, born, name]
+        for (pid, born), task in list(self._ranks.items()):
+            if pid in processes and processes[pid].born == born:
+                continue
+            del self._ranks[pid, born]
+            course = self._courses.pop(("waiting", f"{task} {pid}"), None)
+            if course is None:
+                continue
+            kept = self._courses.setdefault(("waiting", f"{task} ended"), course)
+            if _amount(kept.to_json()) < _amount(course.to_json()):
+                self._courses["waiting", f"{task} ended"] = course
 
     def _find_ranks(self, processes: Mapping[int, _Process], ours: set[int]) -> None:
         """Ranks are known by a variable, as each node counts its processes from 1."""
@@ -227,7 +278,7 @@ class Sampler:
             if not task and tries < _TRIES:
                 self._known[key] = (tries + 1, task := self._task_of(pid))
             if task in self._tasks:
-                self._ranks[pid] = task
+                self._ranks[pid, process.born] = task
 
     def _task_of(self, pid: int) -> str:
         wanted = f"{wire.TASK_VARIABLE}="

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simgrid_ml.engine import cgroups
-from simgrid_ml.engine.course import Course
+from simgrid_ml.engine.course import MOST_EVENTS, Course
 from simgrid_ml.engine.sampling import Sampler
 
 SUPERVISOR, AGENT, RANK, STRANGER = 10, 20, 30, 40
@@ -27,6 +27,7 @@ class Kernel:
         self.version = version
         self.time_s = self.born_at = 100.0
         self.cpu = {SUPERVISOR: 0, AGENT: 0, RANK: 0, STRANGER: 5000}  # in hundredths of a second
+        self.children = dict.fromkeys(self.cpu, 0)  # what they have waited for
         self.exited = 0
         self.steal = 7
         self.waited_ns = 0
@@ -58,7 +59,7 @@ class Kernel:
             self.sampler.look()
 
     def write(self) -> None:
-        busy = sum(self.cpu.values()) + self.exited
+        busy = sum(self.cpu.values()) + sum(self.children.values()) + self.exited
         idle = round(self.time_s * 200) - busy
         line = f"{busy - 10} 5 5 {idle} 0 0 3 {self.steal} 0 0"
         self.put(self.proc / "stat", f"cpu  {line}\ncpu0 {line}\ncpu1 {line}\nintr 5\n")
@@ -77,7 +78,8 @@ class Kernel:
         self.write_groups()
 
     def process(self, pid: int, parent: int, name: str, *environment: str) -> None:
-        fields = f"S {parent} 1 1 0 -1 4194560 1 1 0 0 {self.cpu[pid]} 0 0 0 20 0 1 0 {pid} 1 1"
+        times = f"{self.cpu[pid]} 0 {self.children.get(pid, 0)} 0"
+        fields = f"S {parent} 1 1 0 -1 4194560 1 1 0 0 {times} 20 0 1 0 {pid} 1 1"
         self.put(self.proc / str(pid) / "stat", f"{pid} ({name}) {fields}\n")
         self.put(self.proc / str(pid) / "environ", "\0".join(("PATH=/bin", *environment)) + "\0")
         group = "/docker/node0" if pid in (AGENT, RANK) else "/user"
@@ -137,6 +139,65 @@ def test_processes_that_have_ended_between_two_looks_count_as_foreign(kernel: Ke
     kernel.sampler.look()
     kernel.pass_time(2.0, cpu_rank=2.0, exited=50)
     assert kernel.seen()["host"]["foreign"]["mean"] == pytest.approx(2.0 / 4.0, abs=0.01)
+
+
+def ends(kernel: Kernel, pid: int) -> None:
+    for path in (kernel.proc / str(pid)).iterdir():
+        path.unlink()
+    (kernel.proc / str(pid)).rmdir()
+
+
+def worker(kernel: Kernel, pid: int, hundredths: int) -> None:
+    """A child of the rank that has used so much CPU time."""
+    kernel.cpu[pid] = hundredths
+    kernel.write()
+    kernel.process(pid, RANK, "worker", "SIMGRID_ML_TASK=rank-0")
+    kernel.put(kernel.proc / str(pid) / "schedstat", "5 100000000 9\n")
+
+
+@pytest.mark.parametrize("waited_for", [True, False])
+def test_children_that_end_are_the_run_s_own_whether_waited_for_or_not(
+    kernel: Kernel, waited_for: bool
+) -> None:
+    """The kernel drops the time of children whose parent ignores SIGCHLD."""
+    kernel.sampler.look()
+    for number in range(4):
+        kernel.time_s += 1.0
+        worker(kernel, 31, 100 * (number + 1))
+        kernel.sampler.look()
+    busy = kernel.cpu.pop(31)
+    ends(kernel, 31)
+    if waited_for:
+        kernel.children[RANK] = busy
+    else:
+        kernel.exited += busy
+    kernel.pass_time(2.0, cpu_stranger=0.2)
+    foreign = kernel.seen()["host"]["foreign"]
+    assert foreign["mean"] == pytest.approx(0.2 / 12.0, abs=0.001)
+    assert foreign["worst"] <= 0.06
+
+
+def test_others_never_have_more_than_all_cores(kernel: Kernel) -> None:
+    kernel.sampler.look()
+    kernel.pass_time(1.0, cpu_stranger=9.0)
+    foreign = kernel.seen()["host"]["foreign"]
+    assert foreign["mean"] == foreign["worst"] == 1.0
+
+
+def test_of_processes_that_have_ended_one_per_task_is_remembered(kernel: Kernel) -> None:
+    kernel.sampler.look()
+    for pid in range(1000, 1100):
+        kernel.time_s += 0.1
+        worker(kernel, pid, 1)
+        kernel.sampler.look()
+        del kernel.cpu[pid]
+        kernel.exited += 1
+        ends(kernel, pid)
+    kernel.pass_time(1.0)
+    kept = vars(kernel.sampler)
+    assert len(kept["_ranks"]) == 1 and len(kept["_known"]) == 3
+    waits = [where for what, where in kept["_courses"] if what == "waiting"]
+    assert sorted(waits) == [f"rank-0 {RANK}", "rank-0 ended"]
 
 
 def test_a_quiet_kernel_has_nothing_to_tell(kernel: Kernel) -> None:
@@ -248,6 +309,21 @@ def test_a_course_knows_its_mean_its_worst_and_its_stretches() -> None:
         course.see(time_s, value)
     assert course.to_json() == {"mean": 0.36, "worst": 1.0, "window_s": 5.0, "above_s": 2.0}
     assert [(begin, end) for begin, end, _ in course.events] == [(1.0, 3.0), (4.0, 5.0)]
+
+
+def test_the_worst_of_a_course_is_never_below_its_mean() -> None:
+    course = Course(0.0, 0.0, 0.1, 0.5)
+    course.see(1.0, 0.5)
+    course.see(1.3, 0.9)  # too short to be judged by itself
+    told = course.to_json()
+    assert told["worst"] >= told["mean"] > 0.5
+
+
+def test_a_course_keeps_its_first_stretches() -> None:
+    course = Course(0.0, 0.0, 0.1, 0.5)
+    for number in range(1, 400):
+        course.see(float(number), float(number // 2))
+    assert len(course.events) == MOST_EVENTS and course.events[0][0] < 3
 
 
 # -- control groups --------------------------------------------------------------------------
