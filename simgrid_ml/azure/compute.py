@@ -317,7 +317,7 @@ class AmlCompute(ComputeTarget):
 
     def list_nodes(self) -> list[dict[str, Any]]:
         """The nodes that there are now."""
-        pool = pools.status(self.workspace._store, self.name) or {"nodes": []}
+        pool = pools.status(self.workspace._store, self.name) or pools.NO_POOL
         return [
             {
                 "nodeId": dialect.node_id(self._spec, node["name"]),

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from simgrid_ml.azure.provisioning import ScaleSettings
+from simgrid_ml.engine.pools import NO_POOL
 from simgrid_ml.spec.cluster import ClusterSpec
 
 __all__ = ["AmlComputeNodeStateCounts", "AmlComputeStatus", "vm_priority"]
@@ -55,10 +56,10 @@ class AmlComputeStatus:
         modified: datetime,
         pool: Mapping[str, Any] | None,
     ) -> None:
-        pool = pool or {"errors": [], "nodes": [], "preempted": [], "target": 0}
+        pool = pool or NO_POOL
         states = Counter(node["state"] for node in pool["nodes"])
         changed = max((node["since"] for node in pool["nodes"]), default=modified.timestamp())
-        self.current_node_count = states.total() - states["preparing"]
+        self.current_node_count = states.total() - states["preparing"] - states["leaving"]
         self.target_node_count = pool["target"]
         self.node_state_counts = AmlComputeNodeStateCounts(states, len(pool["preempted"]))
         is_steady = states.total() == self.target_node_count and not (

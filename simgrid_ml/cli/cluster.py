@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from simgrid_ml.cli.console import json_option, print_json, print_table
+from simgrid_ml.cli.console import json_option, plain_text, print_json, print_table
 from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
 from simgrid_ml.engine import pools
@@ -178,14 +178,16 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
         for record in store.list()
         if (record.spec().get("cluster") or {}).get("name") == name and record.is_supervised()
     ]
-    pool = pools.status(store, name) or {"nodes": [], "preempted": [], "waiting": []}
+    pool = pools.status(store, name) or pools.NO_POOL
     if as_json:
-        now = {key: pool[key] for key in ("nodes", "preempted", "waiting")}
+        now = {key: pool[key] for key in ("errors", "nodes", "preempted", "waiting")}
         print_json({**plain, "active_runs": active, **now})
         return
-    plain["links"] = _told(plain["links"])
+    told = {**plain, "links": _told(plain["links"])}
     rows = [
-        (key.replace("_", " "), "" if value is None else str(value)) for key, value in plain.items()
+        (key.replace("_", " "), str(value))
+        for key, value in told.items()
+        if value not in (None, "", [], {})
     ]
     print_table(("", ""), [*rows, ("active runs", ", ".join(active) or "none")])
     found = [(n["name"], n["state"], n["run"] or "", n["address"] or "") for n in pool["nodes"]]
@@ -194,9 +196,12 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
     if found:
         print_table(("node", "state", "run", "address"), found)
     else:
-        click.echo("No nodes now: they come with runs.")
+        click.echo("No nodes now." if plain["min_nodes"] else "No nodes now: they come with runs.")
     for one in pool["waiting"]:
-        click.echo(f"Queued at place {one['position']}: {one['run']}, for {one['nodes']} nodes")
+        nodes = "1 node" if one["nodes"] == 1 else f"{one['nodes']} nodes"
+        click.echo(f"Queued at place {one['position']}: {one['run']}, for {nodes}")
+    if pool["errors"]:
+        click.echo(f"Last error: {plain_text(str(pool['errors'][-1]['cause']))}")
 
 
 @cluster.command()

@@ -19,6 +19,7 @@ from simgrid_ml.units import format_bytes, format_seconds
 
 __all__ = [
     "heading",
+    "kept_warm",
     "print_artifacts",
     "print_doubts",
     "print_outcome",
@@ -149,16 +150,30 @@ def warm_nodes(record: RunRecord) -> str:
 
     store = RunStore(os.path.dirname(os.path.dirname(record.path)))
     cluster = spec["cluster"]["name"]
-    said = pools.status(store, cluster) or {"nodes": []}
+    said = pools.status(store, cluster) or pools.NO_POOL
     idle = sum(node["state"] == "idle" for node in said["nodes"])
-    seconds = (store.clusters().get(cluster) or {}).get("idle_seconds_before_scaledown", 1800)
-    if not idle or not seconds:
+    busy = sum(node["state"] in ("preparing", "running") for node in said["nodes"])
+    stored = store.clusters().get(cluster) or {}
+    return kept_warm(cluster, idle, busy, stored)
+
+
+def kept_warm(cluster: str, idle: int, busy: int, stored: Mapping[str, Any]) -> str:
+    """How many of so many idle nodes stay for how long, in words; empty: none."""
+    seconds = stored.get("idle_seconds_before_scaledown", 1800)
+    forever = min(idle, max(0, stored.get("min_nodes", 0) - busy))
+    idle = idle if seconds else forever
+    if not idle:
         return ""
     nodes = "1 node" if idle == 1 else f"{idle} nodes"
     time = format_seconds(seconds) if seconds % 60 else f"{seconds // 60} min"
-    return (
-        f"{nodes} of {cluster} stay warm for {time}; `simgrid-ml cluster stop {cluster}` ends them"
-    )
+    how = f" for {time}"
+    if forever:
+        how = (
+            f": {forever} as its minimum, {idle - forever}{how}"
+            if idle > forever
+            else (" as its minimum")
+        )
+    return f"{nodes} of {cluster} stay warm{how}; `simgrid-ml cluster stop {cluster}` ends them"
 
 
 def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:

@@ -239,6 +239,8 @@ def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
             break
         if isinstance(item, BaseException):
             raise item
+        if not story.is_running:
+            story.look(quiet=False)  # the stage that lines belong to stands above them
         printer.feed(*item)
     printer.finish()
     story.look(quiet=True)

@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simgrid_ml import wire
@@ -25,6 +25,7 @@ from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
 
 __all__ = [
     "LOOK_S",
+    "NO_POOL",
     "POOL_LOG",
     "START_S",
     "all_pools",
@@ -44,6 +45,14 @@ START_S = 20.0
 """A pool must listen so long after its start."""
 LOOK_S = 0.005
 _ANSWER_S = 60.0
+NO_POOL: Mapping[str, Any] = {
+    "errors": [],
+    "nodes": [],
+    "preempted": [],
+    "target": 0,
+    "waiting": [],
+}
+"""``status`` of a cluster that has no pool."""
 
 
 def pool_folder(store: RunStore, cluster: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli_support import CommandLine, cli
 
+from simgrid_ml.cli import summary
+from simgrid_ml.engine import pools
 from simgrid_ml.record.run import RunLock, RunState
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.testing.processes import wait_until
@@ -101,6 +103,45 @@ def test_warm_nodes_are_shown_and_stopped(cli: CommandLine, tmp_path: Path) -> N
     assert "No nodes now" in cli("cluster", "show", "mine").out
     assert cli("cluster", "stop", "mine", "--json").json == {"ended": 0, "runs": []}
     assert cli("cluster", "stop", "other").code == 2
+
+
+@pytest.mark.parametrize(
+    ("idle", "busy", "minimum", "seconds", "said"),
+    [
+        (4, 0, 0, 300, "4 nodes of four stay warm for 5 min;"),
+        (4, 0, 2, 300, "4 nodes of four stay warm: 2 as its minimum, 2 for 5 min;"),
+        (2, 0, 2, 300, "2 nodes of four stay warm as its minimum;"),
+        (3, 1, 2, 90, "3 nodes of four stay warm: 1 as its minimum, 2 for 1 min 30 s;"),
+        (4, 0, 2, 0, "2 nodes of four stay warm as its minimum;"),
+        (2, 0, 0, 0, ""),
+    ],
+)
+def test_how_long_nodes_stay_warm(
+    idle: int, busy: int, minimum: int, seconds: int, said: str
+) -> None:
+    stored = {"min_nodes": minimum, "idle_seconds_before_scaledown": seconds}
+    told = summary.kept_warm("four", idle, busy, stored)
+    assert told.startswith(said) and bool(told) == bool(said)
+
+
+def test_show_leaves_out_what_is_not_said_and_tells_the_last_error(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("cluster", "create", "mine").code == 0
+    shown = cli("cluster", "show", "mine").out
+    assert "preemptions" not in shown and "links" not in shown
+    assert "they come with runs" in shown
+    error = {"kind": "node", "cause": "no agent today", "t": 1.0}
+    told = {
+        **pools.NO_POOL,
+        "errors": [error],
+        "waiting": [{"position": 1, "run": "digits_a", "nodes": 1}],
+    }
+    monkeypatch.setattr(pools, "status", lambda *_: told)
+    shown = cli("cluster", "show", "mine").out
+    assert "Last error: no agent today" in shown
+    assert "digits_a, for 1 node\n" in shown
+    assert cli("cluster", "show", "mine", "--json").json["errors"] == [error]
 
 
 def test_a_minimum_comes_with_the_cluster_and_goes_with_it(cli: CommandLine) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import time
+from collections.abc import Iterator
 
 import pytest
 from cli_support import COMPLETED, RUN_TO_THE_END, CommandLine, cli
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from simgrid_ml import wire
 from simgrid_ml.cli.console import Screen, plain_text
-from simgrid_ml.cli.watch import LINE_BYTES, LinePrinter, watch
+from simgrid_ml.cli.watch import LINE_BYTES, REPAINT_S, LinePrinter, watch
 from simgrid_ml.record.journal import Journal
 from simgrid_ml.record.run import RunState
 
@@ -60,6 +62,29 @@ def test_a_run_is_told_in_order_without_control_codes_in_a_pipe(cli: CommandLine
         "[0] a", "[0]", "[0] b", "Running T", "Finalizing T",
     ]  # fmt: skip
     assert "\x1b" not in stream.getvalue()
+
+
+def test_what_ranks_write_stands_below_the_stages_before_theirs(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run begins to write while the watcher waits for its next look."""
+    record = cli.run("digits_a", RunState.PREPARING)
+
+    def follow(_: object) -> Iterator[tuple[str, bytes]]:
+        time.sleep(REPAINT_S / 2)
+        record.advance(RunState.QUEUED)
+        record.advance(RunState.RUNNING)
+        yield "azureml-logs/70_driver_log_0.txt", b"a\n"
+        for state in (RunState.FINALIZING, RunState.COMPLETED):
+            record.advance(state)
+
+    monkeypatch.setattr("simgrid_ml.record.follow.follow", follow)
+    stream = io.StringIO()
+    watch(record, Screen(stream))
+    told = [re.sub(r" [\d.]+ m?s", "", line) for line in stream.getvalue().splitlines()]
+    assert [line.strip("-─ ") for line in told] == [
+        "Preparing", "Queued", "[0] a", "Running", "Finalizing",
+    ]  # fmt: skip
 
 
 def test_on_a_terminal_nothing_of_the_live_line_remains(cli: CommandLine) -> None:
