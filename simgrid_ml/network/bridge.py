@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -62,6 +63,8 @@ class Plug(NamedTuple):
 
 def main(argv: list[str]) -> int:
     host = _namespace(os.getpid())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each node, for a moment
     switch: Switch | None = None
     for line in sys.stdin:
         asked = json.loads(line)
@@ -90,6 +93,7 @@ class Switch:
         self._mtu = _SHAPED_MTU if shaped else MTU
         self._host = host
         self._plugs: dict[str, Plug] = {}
+        self._namespaces: dict[str, int] = {}  # inode of each node's; its pid may be another's soon
         self._shaped: set[str] = set()
         isolation.unshare_network(tun=False)
         _batch("ip", [f"link add {_SWITCH} mtu {self._mtu} type bridge forward_delay 0"])
@@ -98,18 +102,21 @@ class Switch:
     def plug(self, plugs: list[Plug]) -> None:
         """A cable to each node, once it has a namespace of its own."""
         lines = []
+        with contextlib.ExitStack() as stack:
+            for plug in plugs:
+                namespace = self._await_namespace(plug.pid)
+                stack.callback(os.close, namespace)
+                self._plugs[plug.node] = plug
+                self._namespaces[plug.node] = os.fstat(namespace).st_ino
+                port = self._port(plug.node)
+                lines += [
+                    f"link add {port} mtu {self._mtu} type veth peer name {plug.interface} "
+                    f"mtu {self._mtu} netns /proc/{os.getpid()}/fd/{namespace}",
+                    f"link set {port} master {_SWITCH} up",
+                ]
+            _batch("ip", lines)
         for plug in plugs:
-            self._await_namespace(plug.pid)
-            self._plugs[plug.node] = plug
-            port = self._port(plug.node)
-            lines += [
-                f"link add {port} mtu {self._mtu} type veth "
-                f"peer name {plug.interface} mtu {self._mtu} netns {plug.pid}",
-                f"link set {port} master {_SWITCH} up",
-            ]
-        _batch("ip", lines)
-        for plug in plugs:
-            with _inside(plug.pid):
+            with self._inside(plug.node):
                 isolation.raise_interface(plug.interface, plug.address, plug.netmask)
             if plug.rate is not None:
                 self.rate(plug.node, plug.rate)
@@ -118,7 +125,7 @@ class Switch:
         """Give a node's cable a rate in bytes per second, in either direction, or take it away."""
         plug, shaped = self._plugs[node], node in self._shaped
         _batch("tc", _shaping(self._port(node), rate, shaped))
-        with _inside(plug.pid):
+        with self._inside(node):
             _batch("tc", _shaping(plug.interface, rate, shaped))
         (self._shaped.discard if rate is None else self._shaped.add)(node)
 
@@ -126,14 +133,40 @@ class Switch:
         """Of the last process that had the name: a cable goes with its node, a moment later."""
         return f"p{self._plugs[node].pid}"
 
-    def _await_namespace(self, pid: int) -> None:
-        """Until ``pid`` has left the namespace it was started in, which is still its parent's."""
+    def _await_namespace(self, pid: int) -> int:
+        """Until ``pid`` has left the namespace it was started in, which is still its parent's;
+        an open descriptor of the new one."""
         deadline = time.monotonic() + _LEFT_S
         others = {self._host, _namespace(_parent(pid))}
-        while _namespace(pid) in others:
+        while True:
+            namespace = _open(pid)
+            if os.fstat(namespace).st_ino not in others:
+                return namespace
+            os.close(namespace)
             if time.monotonic() > deadline:
                 raise OSError(f"process {pid} is still in the host's network after {_LEFT_S:g} s")
             time.sleep(0.001)
+
+    @contextlib.contextmanager
+    def _inside(self, node: str) -> Iterator[None]:
+        """In the network namespace of a node; never in that of whoever has its process id now."""
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            away = _open(self._plugs[node].pid)
+            try:
+                if os.fstat(away).st_ino != self._namespaces[node]:
+                    raise OSError(f"{node} has ended")
+                _set_namespace(away)
+            finally:
+                os.close(away)
+            yield
+        finally:
+            _set_namespace(home)
+            os.close(home)
+
+
+def _open(pid: int) -> int:
+    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _namespace(pid: int) -> int:
@@ -180,22 +213,6 @@ def _batch(program: str, lines: list[str]) -> None:
         raise OSError(f"there is no program `{program}`: install the package iproute2") from None
     if done.returncode != 0:
         raise OSError(done.stderr.decode("utf-8", "replace").strip())
-
-
-@contextlib.contextmanager
-def _inside(pid: int) -> Iterator[None]:
-    """In the network namespace of a process."""
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        away = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _set_namespace(away)
-        finally:
-            os.close(away)
-        yield
-    finally:
-        _set_namespace(home)
-        os.close(home)
 
 
 def _set_namespace(namespace: int) -> None:

@@ -32,6 +32,7 @@ class Switch:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._turn = asyncio.Lock()
+        self._exchanges: set[asyncio.Future[dict[str, Any]]] = set()
 
     async def plug(self, plugs: Sequence[Plug]) -> None:
         """Connect nodes; a cable vanishes with its node.
@@ -63,6 +64,13 @@ class Switch:
             )
 
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Whoever is cancelled leaves the answer to be read, lest the next takes it for theirs."""
+        exchange = asyncio.ensure_future(self._exchange(question))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        return await asyncio.shield(exchange)
+
+    async def _exchange(self, question: dict[str, Any]) -> dict[str, Any]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         async with self._turn:
