@@ -41,7 +41,7 @@ class Allocation:
     Attributes:
         owner: the id from which their addresses come.
         nodes: their names, the head node's first.
-        ended: done when none of them is left before they have said hello; or None.
+        ended: done when some will never say hello, maybe with a ``NodeError``; or None.
         lost: fails when they are taken away.
     """
 
@@ -127,12 +127,14 @@ async def _of_pool(
     reader, writer, given = await _given(folder, wish, log)
     try:
         log("given", nodes=given["nodes"])
-        lost = asyncio.ensure_future(_until_lost(folder, reader))
-        lost.add_done_callback(lambda done: done.cancelled() or done.exception())
+        mute: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lost = asyncio.ensure_future(_until_lost(folder, reader, mute))
+        for future in (mute, lost):
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
         names = tuple(given["nodes"])
         try:
             if kind.warm:
-                yield Allocation(given["owner"], names, lost, lost)
+                yield Allocation(given["owner"], names, mute, lost)
             else:
                 async with backend.nodes(replace(request, nodes=names)) as ended:
                     yield Allocation(record.id, names, ended, lost)
@@ -228,9 +230,16 @@ async def _turn(reader: asyncio.StreamReader, log: Callable[..., None]) -> dict[
     return None
 
 
-async def _until_lost(folder: str, reader: asyncio.StreamReader) -> None:
-    said = await _hear(reader)
-    if said is not None:
+async def _until_lost(
+    folder: str, reader: asyncio.StreamReader, mute: asyncio.Future[None]
+) -> None:
+    """Fails when nodes are taken away; ``mute`` fails when one is lost that may not have said
+    hello yet. If it has, its connection tells more."""
+    while (said := await _hear(reader)) is not None:
+        if said["op"] == "lost":
+            if not mute.done():
+                mute.set_exception(NodeError(said["cause"], remedy=said["remedy"]))
+            continue
         raise Preempted(
             f"{said['node']} of cluster {os.path.basename(folder)!r} was pre-empted",
             remedy="use a dedicated cluster, or a script that goes on from a checkpoint",

@@ -237,6 +237,9 @@ class _Story:
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not said.done():
+                for one in waiting - {said}:
+                    if isinstance(why := one.exception(), NodeError):
+                        raise why
                 raise NodeError(
                     f"the agents of {', '.join(nodes)} ended before they had reported",
                     remedy="`simgrid-ml doctor` checks what nodes need",

@@ -5,9 +5,10 @@ by itself when there is neither a node nor a run, and its cluster asks for no mi
 Killed, it takes the nodes along: their connections close.
 
 A run's supervisor connects and says ``acquire``; it hears ``waiting`` with its place in the
-queue, then ``given`` with the nodes, whose agents dial the run at the same time, maybe
-``preempted``, or ``refused``. It says ``release`` and hears ``released`` when nothing of the run
-is left on the nodes; a supervisor that is gone has released them as well.
+queue, then ``given`` with the nodes, whose agents dial the run at the same time, maybe ``lost``
+(one of them is no more) or ``preempted``; or ``refused``. It says ``release`` and hears
+``released`` when nothing of the run is left on the nodes; a supervisor that is gone has released
+them as well.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ class Pool:
         self.usual: Kind | None = None
         self.last_spec = ClusterSpec(name=self.name)
         owner = f"{self.name}-{secrets.token_hex(4)}"
-        self.nodes = Nodes(folder, owner, (runs,), self.wake.set, self.errors_end, self.fail)
+        self.nodes = Nodes(
+            folder, owner, (runs,), self.wake.set, self.errors_end, self.lose, self.fail
+        )
         self.read_spec()
 
     # -- the cluster -----------------------------------------------------------------------
@@ -161,6 +164,11 @@ class Pool:
     def errors_end(self) -> None:
         """Nodes have come up: whatever was wrong is no more."""
         self.errors = []
+
+    def lose(self, run: str, error: NodeError) -> None:
+        """A node that ``run`` has is no more; who knew its agent sees that by itself."""
+        if run in self.tickets:
+            self.tickets[run].tell("lost", cause=error.cause, remedy=error.remedy)
 
     def fail(self, kind: Kind, error: SimgridError) -> None:
         """Nodes of this kind could not be started: who waits for such hears why."""

@@ -7,7 +7,6 @@ agent; when the last is gone so is what the backend made for the group, and its 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import time
@@ -91,6 +90,7 @@ class Nodes:
         writable: what the nodes share with their runs.
         changed: called whenever a node has come, gone, or changed its state.
         came: called when a group of nodes has come up.
+        lost: called with a run, and why a node that was lent to it is no more.
         failed: called with the kind of nodes that could not be started, and why.
     """
 
@@ -101,6 +101,7 @@ class Nodes:
         writable: Sequence[str],
         changed: Callable[[], None],
         came: Callable[[], None],
+        lost: Callable[[str, NodeError], None],
         failed: Callable[[Kind, SimgridError], None],
     ) -> None:
         self._folder = folder
@@ -109,6 +110,7 @@ class Nodes:
         self._writable = tuple(writable)
         self._changed = changed
         self._came = came
+        self._lost = lost
         self._failed = failed
         self._backends: dict[str, Backend] = {}  # which know what connects their nodes
         self._groups: dict[int, asyncio.Task[None]] = {}
@@ -223,11 +225,15 @@ class Nodes:
         process = node.board.attach(name, socket)
 
         async def until_back() -> None:
-            with contextlib.suppress(NodeError):
+            try:
                 await process.wait()
+            except NodeError as error:
                 if node.state == "running":
-                    node.becomes("idle")
-                    self._changed()
+                    self._lost(run, error)
+                return
+            if node.state == "running":
+                node.becomes("idle")
+                self._changed()
 
         node.lent = asyncio.create_task(until_back())
 

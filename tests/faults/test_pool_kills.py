@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -127,6 +128,16 @@ def test_a_killed_warm_agent_fails_its_run_and_is_replaced(pooled: Runs, tmp_pat
     kill(warm_agents(pooled)[1])
     assert pooled.ended(record).state is RunState.FAILED, story(record)
     assert "went away while its ranks were running" in cause(record)
+    again = pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    assert again.document("placement.json")["nodes"] == ["node0", "node1"]
+
+
+def test_a_warm_node_that_is_paused_is_named_as_soon_as_the_pool_misses_it(pooled: Runs) -> None:
+    cluster = put_cluster(pooled)
+    pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
+    os.kill(warm_agents(pooled)[0], signal.SIGSTOP)
+    record = pooled.failed("print(1)", mpi=(2, 1), cluster=cluster)
+    assert re.match(r"node[01] has not answered for 10 s: it is paused", cause(record))
     again = pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
     assert again.document("placement.json")["nodes"] == ["node0", "node1"]
 
