@@ -6,6 +6,7 @@ a host that refuses process namespaces *and* a killed node, or a supervisor kill
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -27,7 +28,7 @@ from simgrid_ml.errors import HostError
 from simgrid_ml.record.run import RunLock, RunRecord, RunState
 from simgrid_ml.record.store import RunStore, state_home
 
-__all__ = ["Leftover", "clean", "find_leftovers"]
+__all__ = ["Leftover", "clean", "find_leftovers", "unseen_containers"]
 
 GRACE_S = 3.0
 _TRIAL = f"{wire.LABEL}=trial"  # containers in which images are tried out
@@ -151,12 +152,37 @@ def _shared_memory(home: str) -> Iterator[tuple[str, str]]:
             yield path, run_dir
 
 
+def _engine() -> Engine | None:
+    """None: this host has none, and so no containers."""
+    try:
+        return Engine()
+    except HostError:
+        return None
+
+
+def unseen_containers() -> HostError | None:
+    """Why nobody can know whether containers are left: an engine is there and does not answer."""
+    engine = _engine()
+    try:
+        if engine is not None:
+            engine.version()
+    except HostError as error:
+        return HostError(
+            f"containers were not looked at: {error.cause}",
+            evidence=error.evidence,
+            remedy=error.remedy,
+        )
+    return None
+
+
 def _containers(home: str) -> Iterator[tuple[str, str, str]]:
     """(id, name, run directory) of containers that are of a run of ``home``."""
+    engine = _engine()
     try:
-        engine = Engine()
+        if engine is None:
+            return
         found, trials = our_containers(engine), engine.containers(_TRIAL)
-    except HostError:  # no engine, no containers
+    except HostError:  # see unseen_containers
         return
     yield from (one for one in found if one[2].startswith(home + os.sep))
     for each in trials:
@@ -178,11 +204,15 @@ def clean(yes: bool, as_json: bool) -> None:
     if yes:
         _remove(found)
         left = find_leftovers()
+    unseen = unseen_containers()
     if as_json:
         told = {"found": [one.to_json() for one in found], "removed": yes}
+        if unseen is not None:
+            told["unseen"] = unseen.cause
         print_json({**told, "left": [one.to_json() for one in left]} if yes else told)
     elif not found:
-        click.echo("Nothing is left behind.")
+        if unseen is None:
+            click.echo("Nothing is left behind.")
     else:
         print_table(
             ("what", "which", "why"),
@@ -196,6 +226,8 @@ def clean(yes: bool, as_json: bool) -> None:
             evidence="\n".join(f"{one.kind} {one.name} {one.pid or one.path}" for one in left),
             remedy="they may belong to another user",
         )
+    if unseen is not None:
+        raise unseen
 
 
 def _remove(found: list[Leftover]) -> None:
@@ -214,7 +246,8 @@ def _remove(found: list[Leftover]) -> None:
         pids = [pid for pid in pids if _is_running(pid)]
     for one in found:
         if one.kind == "container":
-            Engine().remove(one.path)
+            with contextlib.suppress(HostError):  # it is looked for again
+                Engine().remove(one.path)
     for one in found:
         if one.kind == "run":
             RunRecord(one.path).request_cancel()

@@ -42,6 +42,7 @@ def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
         AssertionError: naming what is left.
     """
     before = _shared_files()
+    engine = _answering_engine()
     yield
     from simgrid_ml.testing.pools import stop_pools  # it knows how runs are submitted
 
@@ -49,7 +50,7 @@ def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
     found: list[str] = []
 
     def clean() -> bool:
-        found[:] = [*traces(folder), *_new_shared_files(before)]
+        found[:] = [*traces(folder, engine), *_new_shared_files(before)]
         return not found
 
     try:
@@ -58,9 +59,13 @@ def nothing_left(folder: str, deadline_s: float = 10.0) -> Iterator[None]:
         raise AssertionError(f"{error}:\n" + "\n".join(found)) from None
 
 
-def traces(folder: str) -> list[str]:
+def traces(folder: str, engine: str = "") -> list[str]:
     """One line for each thing of ``folder`` that is alive: processes, sockets, locks, mounts,
-    containers, and files that an ended run should have taken along."""
+    containers, and files that an ended run should have taken along.
+
+    Args:
+        engine: address of one that has answered; that it does no longer is a line as well.
+    """
     inside = re.compile(re.escape(os.fsencode(os.path.realpath(folder))) + rb"(?![\w.-])")
     return [
         *_processes(inside),
@@ -68,7 +73,7 @@ def traces(folder: str) -> list[str]:
         *_lines("/proc/self/mountinfo", "mount", inside),
         *_locks(folder),
         *_files(folder),
-        *_containers(inside),
+        *_containers(inside, engine),
     ]
 
 
@@ -86,14 +91,26 @@ def _processes(inside: re.Pattern[bytes]) -> Iterator[str]:
                 break
 
 
-def _containers(inside: re.Pattern[bytes]) -> Iterator[str]:
+def _answering_engine() -> str:
+    """Its address; empty: there is none."""
     try:
-        found = our_containers(Engine())
-    except HostError:  # no engine, no containers
-        return
-    for _, name, run_dir in found:
-        if inside.search(os.fsencode(run_dir)):
-            yield f"container {name} of {run_dir}"
+        engine = Engine()
+        engine.version()
+    except HostError:
+        return ""
+    return engine.address
+
+
+def _containers(inside: re.Pattern[bytes], engine: str) -> Iterator[str]:
+    for address in sorted({engine, _answering_engine()} - {""}):
+        try:
+            found = our_containers(Engine(address))
+        except HostError as error:
+            yield f"containers were not looked at: {error.cause}"
+            continue
+        for _, name, run_dir in found:
+            if inside.search(os.fsencode(run_dir)):
+                yield f"container {name} of {run_dir}"
 
 
 def _ancestors() -> set[int]:

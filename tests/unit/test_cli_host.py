@@ -7,13 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import COMPLETED, CommandLine, cli
 
 from simgrid_ml import wire
+from simgrid_ml.backends import engine_api
+from simgrid_ml.backends.container import LABELS
 from simgrid_ml.backends.process import shared_folder
-from simgrid_ml.cli import doctor
+from simgrid_ml.cli import clean, doctor
 from simgrid_ml.cli.doctor import Answer
 from simgrid_ml.errors import UsageError
 from simgrid_ml.node import isolation
@@ -128,6 +131,52 @@ def test_a_cleaned_host_has_nothing_to_clean(cli: CommandLine) -> None:
     cli.run("digits_a", *COMPLETED)
     assert cli("clean").out == "Nothing is left behind.\n"
     assert cli("clean", "--json").json == {"found": [], "removed": False}
+
+
+def test_clean_does_not_promise_what_it_could_not_see(
+    cli: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    said = cli("clean")
+    assert said.code == 5
+    assert "Nothing is left" not in said.out
+    unseen = f"containers were not looked at: the container engine at unix://{tmp_path}/no.sock"
+    assert unseen in said.err
+    monkeypatch.delenv("DOCKER_HOST")
+    monkeypatch.setattr(engine_api, "_usual_sockets", lambda: [f"{tmp_path}/none.sock"])
+    said = cli("clean")
+    assert (said.code, said.out) == (0, "Nothing is left behind.\n")
+
+
+def test_a_container_that_cannot_be_removed_keeps_no_other(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = str(cli.home / "workspaces" / "local" / "runs" / "gone")
+    there = ["stuck", "other"]
+
+    class Stuck(engine_api.Engine):
+        def version(self) -> dict[str, str]:
+            return {}
+
+        def containers(self, *labels: str) -> list[dict[str, Any]]:
+            if labels != (LABELS.DIRECTORY,):
+                return []
+            return [
+                {"Id": one, "Names": [f"/{one}"], "Labels": {LABELS.DIRECTORY: directory}}
+                for one in there
+            ]
+
+        def remove(self, container: str) -> None:
+            if container == "stuck":
+                raise engine_api.EngineError("it is stuck", status=500)
+            there.remove(container)
+
+    monkeypatch.setattr(clean, "Engine", Stuck)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///engine.sock")
+    said = cli("clean", "--yes")
+    assert there == ["stuck"]
+    assert said.code == 5 and "1 of 2 leftovers could not be removed" in said.err
+    assert "container stuck" in said.err
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from simgrid_ml import wire
+from simgrid_ml.backends.engine_api import Engine, EngineError
 from simgrid_ml.record.run import RunLock, RunState
 from simgrid_ml.record.store import RunStore
+from simgrid_ml.testing import leaks
 from simgrid_ml.testing.leaks import nothing_left, traces
 from simgrid_ml.testing.processes import wait_until
 
@@ -130,3 +132,23 @@ def test_what_ends_in_time_is_no_leak(tmp_path: Path) -> None:
     with nothing_left(str(tmp_path), 30):
         process = subprocess.Popen(["sleep", "0.2"], cwd=tmp_path)
     assert process.wait() == 0
+
+
+def test_an_engine_that_stopped_answering_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mute(Engine):
+        def version(self) -> dict[str, str]:
+            return {}
+
+        def containers(self, *_: str) -> list[dict[str, str]]:
+            raise EngineError("it does not answer", status=0)
+
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    assert kinds(tmp_path) == [], "one that was never there is none"
+    monkeypatch.setattr(leaks, "Engine", Mute)
+    with (
+        pytest.raises(AssertionError, match="containers were not looked at: it does not answer"),
+        nothing_left(str(tmp_path), 0.1),
+    ):
+        pass
