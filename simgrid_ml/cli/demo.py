@@ -87,7 +87,11 @@ def driver_script(
 
     What Azure's signatures have no room for, the backend and the era, is said in tags.
     """
-    configuration = ['vm_size="STANDARD_D2_V2"', f"max_nodes={nodes}"]
+    configuration = [
+        'vm_size="STANDARD_D2_V2"',
+        f"max_nodes={nodes}",
+        "idle_seconds_before_scaledown=60",
+    ]
     tags = {
         f"simgrid-ml.{name}": value
         for name, value, usual in (("backend", backend, "process"), ("era", era, "E2"))
