@@ -1,16 +1,18 @@
 """``ComputeTarget`` and ``AmlCompute``."""
 
 import sys
+from datetime import datetime, timezone
 
 import pytest
 
 from simgrid_ml.azure import AmlCompute, ComputeTarget, Workspace
 from simgrid_ml.azure.compute import stored_spec
+from simgrid_ml.azure.compute_status import AmlComputeStatus
 from simgrid_ml.azure.errors import ComputeTargetException, UserErrorException
 from simgrid_ml.engine import pools
 from simgrid_ml.errors import NotEmulated
 from simgrid_ml.record.run import RunState
-from simgrid_ml.spec.cluster import Era, WorkingDirectory
+from simgrid_ml.spec.cluster import ClusterSpec, Era, WorkingDirectory
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.processes import wait_until
 from simgrid_ml.testing.runs import Runs
@@ -87,6 +89,15 @@ def test_the_status_has_the_services_keys(gpu):
         "vmPriority": "Dedicated",
         "vmSize": "STANDARD_NC6",
     }
+
+
+def test_nodes_that_leave_are_no_longer_counted_as_current():
+    now = datetime.now(timezone.utc)
+    states = ("preparing", "idle", "running", "leaving")
+    told = {**pools.NO_POOL, "nodes": [{"state": state, "since": 1.0} for state in states]}
+    status = AmlComputeStatus(ClusterSpec(name="four"), now, now, told)
+    assert (status.current_node_count, status.node_state_counts.leaving_node_count) == (2, 1)
+    assert status.allocation_state == "Resizing"
 
 
 WAITS = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"

@@ -222,6 +222,7 @@ def test_two_drivers_take_turns(pooled: Runs, tmp_path: Path) -> None:
     first = running(pooled.submit(WAITS, str(go), mpi=(1, 1), cluster=cluster))
     second = running(pooled.submit(WAITS, str(others_go), mpi=(2, 1), cluster=cluster))
     mine = queued(pooled.submit("print(3)", mpi=(2, 1), cluster=cluster))
+    later = queued(pooled.submit("print(3)", mpi=(2, 1), cluster=cluster), position=2)
     program = f"""
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.spec.value import from_plain
@@ -236,12 +237,13 @@ print(runs.submit("print(3)", mpi=(2, 1), cluster=cluster).id)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    theirs = queued(pooled.store.open(done.stdout.strip()))
-    queued(mine, position=2)  # its driver uses nodes already, the other none
+    theirs = queued(pooled.store.open(done.stdout.strip()), position=2)
+    queued(mine)  # who is next stays next
+    queued(later, position=3)  # its driver uses nodes already, the other none
     others_go.touch()
-    for record in (second, theirs, mine):
+    for record in (second, mine, theirs, later):
         assert pooled.ended(record).state is RunState.COMPLETED, story(record)
-    assert began(theirs) < began(mine)
+    assert began(mine) < began(theirs) < began(later)
     go.touch()
     assert pooled.ended(first).state is RunState.COMPLETED, story(first)
 
