@@ -154,6 +154,7 @@ class Relay:
     _process: asyncio.subprocess.Process
     _cables: dict[str, Link] = field(default_factory=dict)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _exchanges: set[asyncio.Future[list[str]]] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
@@ -200,6 +201,13 @@ class Relay:
         return found
 
     async def _ask(self, lines: list[str], answers: int) -> list[str]:
+        """Whoever is cancelled leaves the answers to be read, lest the next takes them for its."""
+        exchange = asyncio.ensure_future(self._exchange(lines, answers))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+        return await asyncio.shield(exchange)
+
+    async def _exchange(self, lines: list[str], answers: int) -> list[str]:
         assert self._process.stdin is not None and self._process.stdout is not None
         async with self._turn:
             try:
