@@ -15,8 +15,9 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,7 @@ from simgrid_ml.backends.engine_api import Deaths, Engine, EngineError
 from simgrid_ml.backends.host_image import host_image
 from simgrid_ml.backends.image import NodeImage
 from simgrid_ml.backends.images import fetch, named_image
-from simgrid_ml.errors import HostError, NodeError
+from simgrid_ml.errors import HostError, NodeError, PlacementError
 from simgrid_ml.native import PACKAGE, node_program
 from simgrid_ml.network.addresses import INTERFACE, MAX_NODES, NETMASK, addresses
 from simgrid_ml.network.bridge import Plug
@@ -77,7 +78,7 @@ class DockerBackend:
         self._engine: Engine | None = None
         self._wires: dict[str, Wires] = {}  # of the runs that have shaped links, by their ids
         self._switches: dict[str, _Shared] = {}
-        self._limits: dict[str, tuple[str, ...]] = {}  # what nodes of a run have not, and why
+        self._limits: dict[str, list[str]] = {}  # by run, what each request's nodes have not
 
     @property
     def engine(self) -> Engine:
@@ -116,7 +117,14 @@ class DockerBackend:
         host, nic = abilities(None), capacity.nic_bytes_per_s
         choice, limit = choose(links, nodes, nic, host, shapes_nic=True)
         if choice is None and not can_switch():  # the relay needs no rights
-            choice, limit = choose(Links(), nodes, None, host)
+            try:
+                choice, limit = choose(Links(), nodes, None, host)
+            except PlacementError as error:
+                raise HostError(
+                    "containers cannot be connected by this user",
+                    evidence=error.cause,
+                    remedy="run as root, or `modprobe tun` and `chmod 666 /dev/net/tun`",
+                ) from error
         return choice, limit
 
     def wires(self, run_id: str) -> Wires | None:
@@ -126,8 +134,8 @@ class DockerBackend:
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:
         choice, limit = self.choose_links(request.links, request.nodes, request.capacity)
-        self._limits[request.run_id] = (limit,) if limit else ()
         async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._limited(request.run_id, limit))
             links = None
             if choice is not None:
                 links = await stack.enter_async_context(self._shaped(request, choice))
@@ -139,7 +147,8 @@ class DockerBackend:
                 )
             if links is not None and switch is not None:
                 links.through(switch)
-            threads = stack.enter_context(ThreadPoolExecutor(len(request.nodes) + 2))
+            threads = ThreadPoolExecutor(len(request.nodes) + 2)
+            stack.push_async_callback(_end_threads, threads)
             containers = _Containers(self.engine, request, threads, links, switch)
             ended = await stack.enter_async_context(containers.up())
             yield ended
@@ -155,8 +164,19 @@ class DockerBackend:
             rsh_command=node_program("rsh"),
             variables={"TMPDIR": hello["tmp"], "HOME": hello["tmp"]},
             isolation=tuple(hello["isolation"]),
-            limits=(*hello["limits"], *self._limits.get(run_id, ())),
+            limits=(*hello["limits"], *filter(None, set(self._limits.get(run_id, ())))),
         )
+
+    @contextlib.contextmanager
+    def _limited(self, run_id: str, limit: str) -> Iterator[None]:
+        limits = self._limits.setdefault(run_id, [])
+        limits.append(limit)
+        try:
+            yield
+        finally:
+            limits.remove(limit)
+            if not limits:
+                del self._limits[run_id]
 
     @contextlib.asynccontextmanager
     async def _shaped(self, request: NodesRequest, choice: Choice) -> AsyncIterator[Wires]:
@@ -228,15 +248,19 @@ class _Containers:
         self._number = secrets.token_hex(8)
         self._label = f"{LABELS.REQUEST}={self._number}"
         self._ids: dict[str, str] = {}  # container id by node
-        self._left: list[str] = []  # what could not be removed
+        self._codes: dict[str, int | None] = {}  # exit code by container id
+        self._left: list[str] = []  # what may be there yet, in words
+        self._user = os.getuid(), os.getgid()
         self._ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
     @contextlib.asynccontextmanager
     async def up(self) -> AsyncIterator[Awaitable[object]]:
-        """Start them; yields what is done with the first container that ends."""
+        """Start them; yields what is done with the first container that ends, and says how."""
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._watched_by_janitor())
-            self.image = await self._call(self._find_image)
+            self.image, self._user = await asyncio.gather(
+                self._call(self._find_image), self._call(self._find_user)
+            )
             stack.push_async_callback(self._remove)
             before = time.time()
             await self._start()
@@ -256,6 +280,12 @@ class _Containers:
         if wanted is not None:
             return NodeImage.decode(wanted)
         return host_image(self._engine, self._request.visible)
+
+    def _find_user(self) -> tuple[int, int]:
+        """Whom agents become: the caller, who is root in the containers of an engine of theirs."""
+        if os.getuid() != 0 and self._engine.is_rootless():
+            return 0, 0
+        return os.getuid(), os.getgid()
 
     async def _start(self) -> None:
         """Create and start all at once; returns, or raises, when no request is under way."""
@@ -284,8 +314,8 @@ class _Containers:
             nodes=(node,),
             contained=True,
             log=request.log,
-            uid=os.getuid(),
-            gid=os.getgid(),
+            uid=self._user[0],
+            gid=self._user[1],
             unshare=self._unshares(),
             **{**network, "addresses": self._addresses},
         )
@@ -294,6 +324,8 @@ class _Containers:
             self._ids[node] = self._engine.create(name, body)
             self._engine.start(self._ids[node])
         except EngineError as error:
+            if error.status == 0:
+                self._left.append(f"the container of {node}, if there is one: {error.cause}")
             raise NodeError(
                 f"{node} could not be started as a container",
                 evidence=f"{name} of {self.image.name}: {error.evidence or error.cause}",
@@ -325,8 +357,18 @@ class _Containers:
             time.sleep(0.05)
         return NodeError(
             f"the agents of {', '.join(sorted(ended))} ended before they had reported",
-            evidence=tail(self._request.log, 10),
+            evidence=tail(self._request.log, 10) or self._exits(ended),
             remedy="`simgrid-ml doctor` checks what nodes need",
+        )
+
+    def _exits(self, nodes: Sequence[str]) -> str:
+        """How agents ended that had no log yet: nobody has seen what they said."""
+        codes = {node: self._codes.get(self._ids[node]) for node in nodes}
+        python = self.image.python[0]
+        return "\n".join(
+            f"{node}: exit code {code} of {python}"
+            for node, code in sorted(codes.items())
+            if code is not None
         )
 
     def _not_running(self) -> list[str]:
@@ -340,38 +382,45 @@ class _Containers:
     # -- the end ---------------------------------------------------------------------------
     @contextlib.asynccontextmanager
     async def _watched_by_janitor(self) -> AsyncIterator[None]:
-        janitor = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", _JANITOR, self._engine.address, self._label),
+        # Not a process of the loop: the end of the loop would be its end.
+        janitor = subprocess.Popen(
+            [sys.executable, "-I", "-S", _JANITOR, self._engine.address, self._label],
             stdin=subprocess.PIPE,
             start_new_session=True,
             env={wire.RUN_DIR_VARIABLE: self._request.run_dir},
         )
-        assert janitor.stdin is not None
         try:
             yield
         finally:
-            if not self._left:
-                janitor.stdin.write(b"done\n")
-            janitor.stdin.close()
-            await janitor.wait()
+            assert janitor.stdin is not None
+            # It may have been killed, and it may have a minute of work.
+            with contextlib.suppress(BrokenPipeError):
+                janitor.stdin.write(b"" if self._left else b"done\n")
+                janitor.stdin.close()
+            if self._left:
+                threading.Thread(target=janitor.wait, daemon=True).start()
+            else:
+                await self._call(janitor.wait)
 
     def _watch(self, since_s: float) -> Deaths:
-        """Notice, in a thread, the first container that ends, or has ended."""
+        """Notice, in a thread, which containers end, or have ended, and how."""
         deaths = self._engine.deaths(self._label, since_s)
         loop = self._ended.get_loop()
 
         def listen() -> None:
-            for _ in deaths:
+            for container, code in deaths:
+                self._codes[container] = code
                 with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(self._note_end)
-                return
+                    loop.call_soon_threadsafe(self._note_end, container)
 
         self._threads.submit(listen)
         return deaths
 
-    def _note_end(self) -> None:
+    def _note_end(self, container: str) -> None:
         if not self._ended.done():
-            self._ended.set_result(None)
+            self._ended.set_result(
+                self._exits([node for node, each in self._ids.items() if each == container])
+            )
 
     async def _end_with(self, links: Wires) -> None:
         """Without the relay no packet arrives, and everything would wait for ever."""
@@ -381,8 +430,21 @@ class _Containers:
 
     async def _remove(self) -> None:
         """All of them, whatever state they are in; they have been told to end."""
-        removals = (self._call(self._remove_one, container) for container in self._ids.values())
-        for failure in await asyncio.gather(*removals, return_exceptions=True):
+        known = set(self._ids.values())
+        found, *failures = await asyncio.gather(
+            self._call(self._engine.containers, self._label),
+            *(self._call(self._remove_one, container) for container in known),
+            return_exceptions=True,
+        )
+        if isinstance(found, BaseException):
+            failures.append(found)
+        else:  # the answer to `create` may have been lost
+            unknown = {each["Id"] for each in found} - known
+            failures += await asyncio.gather(
+                *(self._call(self._remove_one, container) for container in unknown),
+                return_exceptions=True,
+            )
+        for failure in failures:
             if isinstance(failure, BaseException):
                 self._left.append(str(failure))
                 _complain(f"removing containers: {failure}")
@@ -395,6 +457,11 @@ class _Containers:
         """In a thread of ours: the loop's own pool has too few for many nodes."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(function, *arguments))
+
+
+async def _end_threads(threads: ThreadPoolExecutor) -> None:
+    """Wait for them, in another one: an engine may take long to answer what was asked last."""
+    await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
 
 
 def _make_like(source: str, point: str) -> None:

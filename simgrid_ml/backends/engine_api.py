@@ -20,7 +20,9 @@ from simgrid_ml.errors import HostError, SimgridError
 __all__ = ["Engine", "EngineError", "engine_address"]
 
 _API = "/v1.40"  # Docker 19.03 and Podman 3 know it
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 15.0
+"""For an answer. A run cannot be cancelled before its requests have ended."""
+_IMPORT_TIMEOUT_S = 60.0
 _INSTALL = (
     "install and start Docker (`apt-get install docker.io iproute2`, then `dockerd &` where no "
     "init system starts it), or use --backend process"
@@ -28,7 +30,8 @@ _INSTALL = (
 
 
 class EngineError(HostError):
-    """The engine refused; ``status`` is that of its answer (404: no such thing)."""
+    """The engine refused; ``status`` is that of its answer (404: no such thing; 0: none came, so
+    that what was asked for may happen yet)."""
 
     def __init__(self, cause: str, *, status: int, remedy: str = "", evidence: str = "") -> None:
         super().__init__(cause, remedy=remedy, evidence=evidence)
@@ -36,7 +39,8 @@ class EngineError(HostError):
 
 
 def engine_address() -> str:
-    """Where the engine listens: ``DOCKER_HOST``, else the first of the usual sockets.
+    """Where the engine listens: ``DOCKER_HOST``, else the first of the usual sockets that lets
+    this user in; the first that exists, where none does.
 
     Raises:
         HostError: there is none.
@@ -45,9 +49,9 @@ def engine_address() -> str:
     if given:
         return given
     places = _usual_sockets()
-    for path in places:
-        if os.path.exists(path):
-            return f"unix://{path}"
+    there = [path for path in places if os.path.exists(path)]
+    if there:
+        return f"unix://{next(filter(_listens, there), there[0])}"
     raise HostError(
         "there is no container engine on this host",
         evidence="no socket at " + ", ".join(places),
@@ -58,7 +62,18 @@ def engine_address() -> str:
 def _usual_sockets() -> list[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     own = [f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"] if runtime else []
-    return ["/var/run/docker.sock", *own, "/run/podman/podman.sock"]
+    return [*own, "/var/run/docker.sock", "/run/podman/podman.sock"]
+
+
+def _listens(path: str) -> bool:
+    """Whether somebody does at this socket, and this user may talk to them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.settimeout(_TIMEOUT_S)
+        try:
+            trial.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -107,6 +122,8 @@ class Engine:
         except EngineError as error:
             if error.status in (404, 409):
                 return
+            if error.status == 0:
+                raise
             self.unpause(container)  # what is frozen cannot be killed
             self._ask("DELETE", path, query=query)
 
@@ -185,11 +202,17 @@ class Engine:
     def import_image(self, name: str, tag: str, tar: bytes, labels: Mapping[str, str]) -> None:
         """An image made of a tar archive."""
         changes = [f"LABEL {key}={json.dumps(value)}" for key, value in labels.items()]
-        query = [("fromSrc", "-"), ("repo", name), ("tag", tag)]
+        # Podman 4 ignores a `tag`, and would call every image the latest.
+        query = [("fromSrc", "-"), ("repo", f"{name}:{tag}")]
         query += [("changes", change) for change in changes]
-        self._ask("POST", "/images/create?" + urlencode(query), raw=tar)
+        path = "/images/create?" + urlencode(query)
+        self._ask("POST", path, raw=tar, timeout_s=_IMPORT_TIMEOUT_S)
 
     # -- the engine ------------------------------------------------------------------------
+    def is_rootless(self) -> bool:
+        """Whether root in its containers is the user that runs it."""
+        return "name=rootless" in (self.info().get("SecurityOptions") or ())
+
     def info(self) -> dict[str, Any]:
         """Cores, memory, versions, drivers: the engine's own words."""
         answer: dict[str, Any] = self._ask("GET", "/info")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from simgrid_ml import wire
 from simgrid_ml.backends.engine_api import Engine
 from simgrid_ml.backends.image import NodeImage
+from simgrid_ml.backends.image_python import outermost
 from simgrid_ml.native import PACKAGE
 from simgrid_ml.record.store import cache_home
 
@@ -53,7 +54,7 @@ def host_image(engine: Engine, visible: Sequence[str]) -> NodeImage:
         digest="" if found is None else str(found["Id"]),
         kind="host",
         python=(sys.executable, "-I", "-S"),
-        binds=tuple((path, path, True) for path in _outermost(folders)),
+        binds=tuple((path, path, True) for path in outermost(folders)),
     )
 
 
@@ -66,13 +67,3 @@ def seen_by_nodes(visible: Iterable[str]) -> list[str]:
         if os.path.exists(python):  # a virtual environment's is a link into another one
             folders.append(os.path.dirname(os.path.dirname(python)))
     return folders
-
-
-def _outermost(folders: Iterable[str]) -> list[str]:
-    """Those that exist, without those inside another."""
-    kept: list[str] = []
-    for folder in sorted({os.path.abspath(folder) for folder in folders}):
-        inside = any(folder.startswith(outer + os.sep) for outer in kept)
-        if folder != os.sep and not inside and os.path.exists(folder):
-            kept.append(folder)
-    return kept

@@ -86,10 +86,11 @@ def libraries(python: str) -> list[str]:
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """Those that exist, without those inside another."""
+    """Those that exist, without those inside another, and without the root: a node has its own."""
     kept: list[str] = []
     for path in sorted({os.path.abspath(path) for path in paths}):
-        if os.path.exists(path) and not any(path.startswith(outer + os.sep) for outer in kept):
+        inside = any(path.startswith(outer + os.sep) for outer in kept)
+        if path != os.sep and not inside and os.path.exists(path):
             kept.append(path)
     return kept
 

@@ -15,6 +15,7 @@ import time
 _QUIET_S = 2.0
 """A request that was under way when the supervisor died may take so long to have an effect."""
 _LIMIT_S = 60.0
+"""An engine that does not answer may be restarting; what it did before it will know of then."""
 
 
 def main(argv: list[str]) -> int:
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
                 quiet_until = time.monotonic() + _QUIET_S
                 engine.remove(container["Id"])
         except SimgridError:
-            pass  # the engine may be restarting
+            quiet_until = time.monotonic() + _QUIET_S
         time.sleep(0.05)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import signal
@@ -132,8 +133,14 @@ class OwnEngine:
         return False
 
     def end(self, number: int) -> None:
+        helpers = [
+            Path("/proc", Path(path).read_text())
+            for path in glob.glob(f"{self.folder}/exec/containerd/*.pid")
+        ]
         self.process.send_signal(number)
         self.process.wait(60)
+        # The next engine would wait for them in vain.
+        wait_until(lambda: not any(each.exists() for each in helpers), "its helpers have ended")
 
 
 @pytest.fixture
@@ -165,6 +172,7 @@ def test_an_engine_that_is_shut_down_takes_the_run_along(
     assert workspace.ended(record).state is RunState.FAILED, story(record)
     assert "went away" in cause(record), story(record)
     assert (record.error() or {})["kind"] == "NodeError"
+    own_engine.start()  # the janitor waits for that, to look whether it has containers still
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
 
 
@@ -175,6 +183,8 @@ def test_nodes_outlive_an_engine_that_crashes_and_the_run_ends_well(
     own_engine.end(signal.SIGKILL)
     let_go(record)
     assert workspace.ended(record).state is RunState.COMPLETED, story(record)
+    own_engine.start()  # it knows of its containers again, and the janitor waits for that
+    wait_until(lambda: not our_containers(Engine(own_engine.address)), "they are gone")
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
 
 

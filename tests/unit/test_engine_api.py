@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from simgrid_ml.backends import engine_api
 from simgrid_ml.backends.engine_api import Engine, EngineError, engine_address
 from simgrid_ml.errors import HostError
 
@@ -86,12 +90,39 @@ def test_without_a_socket_the_error_says_where_it_looked_and_what_to_install(
     assert "docker.io" in caught.value.remedy
 
 
-def test_a_users_own_podman_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[None]:
+    path.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        yield
+
+
+def only_these(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine_api, "_usual_sockets", lambda: [str(path) for path in paths])
+
+
+def test_a_users_own_engine_goes_before_the_hosts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    wanted = f"{tmp_path}/podman/podman.sock"
-    monkeypatch.setattr(os.path, "exists", lambda path: path == wanted)
-    assert engine_address() == f"unix://{wanted}"
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    with listening(tmp_path / "podman" / "podman.sock"):
+        assert engine_address() == f"unix://{tmp_path}/podman/podman.sock"
+
+
+def test_a_socket_nobody_listens_at_hides_no_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stale, alive = tmp_path / "stale.sock", tmp_path / "alive.sock"
+    with listening(stale):
+        pass
+    only_these(monkeypatch, tmp_path / "none.sock", stale, alive)
+    with listening(alive):
+        assert engine_address() == f"unix://{alive}"
+    assert engine_address() == f"unix://{stale}", "its error is told"
 
 
 def test_an_engine_elsewhere_is_refused() -> None:
@@ -149,6 +180,42 @@ def test_what_is_paused_is_woken_before_it_is_removed(
     server = serve(answer)
     engine(tmp_path).remove("c")
     assert [method for method, *_ in server.seen] == ["DELETE", "POST", "DELETE"]
+
+
+def test_an_engine_that_hangs_up_is_not_asked_again(
+    serve: Callable[[Callable[[str, str], Answer]], Server], tmp_path: Path
+) -> None:
+    def hang_up(*_: str) -> Answer:
+        raise ConnectionAbortedError
+
+    server = serve(hang_up)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(EngineError) as caught:
+        engine(tmp_path).remove("c")
+    assert caught.value.status == 0
+    assert len(server.seen) == 1
+
+
+def test_an_image_gets_its_tag_from_podman_as_well(
+    serve: Callable[[Callable[[str, str], Answer]], Server], tmp_path: Path
+) -> None:
+    server = serve(lambda *_: (200, b"{}"))
+    engine(tmp_path).import_image("an/image", "1", b"", {})
+    (_, path, _), *_ = server.seen
+    assert parse_qs(urlsplit(path).query) == {"fromSrc": ["-"], "repo": ["an/image:1"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "rootless"), [(["name=seccomp", "name=rootless"], True), (["name=x"], False)]
+)
+def test_whether_root_in_containers_is_the_caller(
+    serve: Callable[[Callable[[str, str], Answer]], Server],
+    tmp_path: Path,
+    options: list[str],
+    rootless: bool,
+) -> None:
+    serve(lambda *_: (200, json.dumps({"SecurityOptions": options}).encode()))
+    assert engine(tmp_path).is_rootless() is rootless
 
 
 def test_a_socket_nobody_listens_at_is_an_engine_that_does_not_answer(tmp_path: Path) -> None:
