@@ -386,6 +386,16 @@ def test_stop_ends_idle_nodes_and_the_next_run_brings_new_ones(pooled: Runs) -> 
     pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
 
 
+def test_stop_of_all_nodes_fails_also_who_waits_for_some(pooled: Runs, tmp_path: Path) -> None:
+    cluster = put_cluster(pooled, max_nodes=1)
+    first = running(pooled.submit(WAITS, str(tmp_path / "go"), mpi=(1, 1), cluster=cluster))
+    second = queued(pooled.submit("print(1)", mpi=(1, 1), cluster=cluster))
+    pools.stop(pools.pool_folder(pooled.store, "four"), runs_too=True)
+    for record in (first, second):
+        assert pooled.ended(record).state is RunState.FAILED, story(record)
+    assert cause(second) == "all nodes of cluster 'four' were ended while the run waited for some"
+
+
 def test_only_nodes_of_low_priority_can_be_preempted(pooled: Runs) -> None:
     put_cluster(pooled, min_nodes=1)
     with pytest.raises(ConflictError, match="dedicated"):
