@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from simgrid_ml.engine import cgroups
 from simgrid_ml.engine.course import MOST_EVENTS, Course
 from simgrid_ml.engine.sampling import Sampler
+from simgrid_ml.testing.processes import wait_until
 
 SUPERVISOR, AGENT, RANK, STRANGER = 10, 20, 30, 40
 TASKS = {"rank-0": "node0"}
@@ -363,6 +365,38 @@ def test_a_child_s_time_is_the_run_s_own_also_when_it_has_ended() -> None:
     subprocess.run([sys.executable, "-c", second], check=True)
     for sampler in (ours, theirs):
         sampler.look()
+    seen = [sampler.summary()["host"] for sampler in (ours, theirs)]
+    counted = [one["foreign"]["mean"] * one["foreign"]["window_s"] * one["cores"] for one in seen]
+    assert counted[1] - counted[0] > 0.5
+
+
+def test_a_child_s_time_is_the_run_s_own_also_if_nobody_waited_for_it() -> None:
+    """Only looks while it lives can tell; the kernel keeps nothing of it."""
+    ours = Sampler({}, {})
+    theirs = Sampler({}, {}, root=-1)
+    second = "import time\nwhile time.process_time() < 1: pass"
+    program = f"""
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+child = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", {second!r}])
+try:
+    os.waitpid(child, 0)  # fails when it has ended
+except ChildProcessError:
+    pass
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as parent:
+        try:
+            children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+            wait_until(lambda: children.read_text(), "the child has started")
+            while children.read_text():
+                for sampler in (ours, theirs):
+                    sampler.look()
+                time.sleep(0.05)  # looking all the time would take a second by itself
+            for sampler in (ours, theirs):
+                sampler.look()
+        finally:
+            parent.communicate()
     seen = [sampler.summary()["host"] for sampler in (ours, theirs)]
     counted = [one["foreign"]["mean"] * one["foreign"]["window_s"] * one["cores"] for one in seen]
     assert counted[1] - counted[0] > 0.5
