@@ -187,7 +187,7 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
     rows = [
         (key.replace("_", " "), str(value))
         for key, value in told.items()
-        if value not in (None, "", [], {})
+        if value not in (None, "", (), [], {})
     ]
     print_table(("", ""), [*rows, ("active runs", ", ".join(active) or "none")])
     found = [(n["name"], n["state"], n["run"] or "", n["address"] or "") for n in pool["nodes"]]
