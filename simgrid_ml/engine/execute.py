@@ -237,16 +237,19 @@ class _Story:
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not said.done():
-                for one in waiting - {said}:
-                    if isinstance(why := one.exception(), NodeError):
-                        raise why
+                (end,) = waiting - {said}
+                if isinstance(why := end.exception(), NodeError):
+                    raise why
+                how = end.result()
                 raise NodeError(
                     f"the agents of {', '.join(nodes)} ended before they had reported",
+                    evidence=how if isinstance(how, str) else "",
                     remedy="`simgrid-ml doctor` checks what nodes need",
                 )
             return said.result()
         except NodeError as error:
-            error.evidence = tail(self.record.file(wire.SUPERVISOR_LOG), 10)
+            logged = tail(self.record.file(wire.SUPERVISOR_LOG), 10)
+            error.evidence = "\n".join(filter(None, (error.evidence, logged)))
             raise
         finally:
             said.cancel()
