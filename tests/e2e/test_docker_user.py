@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,27 +28,36 @@ open("/tmp/mine", "w").write("mine")
 """
 
 
-def runs(python: str) -> bool:
+def runs(python: str, packages: str) -> bool:
     """Whether the user nobody can run this package with it."""
     asked = [python, "-c", "import sys, msgspec, simgrid_ml; print(*sys.version_info[:2])"]
+    variables = {"PYTHONPATH": packages}
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, user=NOBODY, env=environment())
+        done = subprocess.run(asked, capture_output=True, text=True, user=NOBODY, env=variables)
     except OSError:
         return False
     return done.stdout.split() == [str(number) for number in sys.version_info[:2]]
 
 
-def environment() -> dict[str, str]:
-    packages = [path for path in sys.path if path.endswith("site-packages")]
-    return {"PYTHONPATH": os.pathsep.join([os.path.dirname(PACKAGE), *packages])}
+@pytest.fixture(scope="module")
+def packages() -> Iterator[str]:
+    """What is installed here, where everybody can read it; environments of tox are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        unused = shutil.ignore_patterns("uv", "*.dist-info", "__pycache__", "mypy*", "hypothesis")
+        for path in sys.path:
+            if path.endswith("site-packages"):
+                shutil.copytree(path, folder, ignore=unused, dirs_exist_ok=True)
+        shutil.copytree(PACKAGE, f"{folder}/simgrid_ml", ignore=unused, dirs_exist_ok=True)
+        yield folder
 
 
 @pytest.fixture
-def python(docker_engine: Engine) -> str:
+def python(docker_engine: Engine, packages: str) -> str:
     if os.getuid() != 0:
         pytest.skip("only root can become another user; all other tests run as this one")
     for python in (sys.executable, SYSTEM_PYTHON):
-        if runs(python):
+        if runs(python, packages):
             return python
     pytest.skip(
         f"neither {sys.executable} nor {SYSTEM_PYTHON} is one that nobody can run this with"
@@ -70,7 +80,7 @@ def home(python: str) -> Iterator[Path]:
 
 @pytest.mark.parametrize("network", [(), ("--rate", "100Mbit", "--delay", "5ms")])
 def test_a_user_of_the_engines_group_needs_no_more(
-    home: Path, python: str, docker_engine: Engine, network: tuple[str, ...]
+    home: Path, python: str, packages: str, docker_engine: Engine, network: tuple[str, ...]
 ) -> None:
     group = os.stat(docker_engine.address.removeprefix("unix://")).st_gid
     as_nobody = {"user": NOBODY, "group": group, "extra_groups": [NOBODY], "umask": 0o077}
@@ -82,7 +92,7 @@ def test_a_user_of_the_engines_group_needs_no_more(
     done = subprocess.run(
         [python, "-m", "simgrid_ml", *words, *network, "--interpreter", python, script],
         **as_nobody,
-        env={**environment(), "HOME": str(home), "PATH": os.defpath},
+        env={"PYTHONPATH": packages, "HOME": str(home), "PATH": os.defpath},
         cwd=home,
         capture_output=True,
         text=True,
