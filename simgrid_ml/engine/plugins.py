@@ -13,7 +13,10 @@ from simgrid_ml.spec.job import Distribution, Mpi, Plain
 __all__ = ["backend", "backend_names", "launcher"]
 
 _BACKENDS = "simgrid_ml.backends"
-_OURS = {"process": ("simgrid_ml.backends.process", "ProcessBackend")}
+_OURS = {
+    "docker": ("simgrid_ml.backends.docker", "DockerBackend"),
+    "process": ("simgrid_ml.backends.process", "ProcessBackend"),
+}
 """Found without looking through the metadata of all that is installed, which takes 20 ms."""
 
 _LAUNCHERS: dict[type, Launcher] = {Plain: plain.plan, Mpi: mpi.plan}

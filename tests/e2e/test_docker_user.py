@@ -44,7 +44,7 @@ def packages() -> Iterator[str]:
     """What is installed here, where everybody can read it; environments of tox are closed."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        unused = shutil.ignore_patterns("uv", "*.dist-info", "__pycache__", "mypy*", "hypothesis")
+        unused = shutil.ignore_patterns("uv", "__pycache__", "mypy*", "hypothesis")
         for path in sys.path:
             if path.endswith("site-packages"):
                 shutil.copytree(path, folder, ignore=unused, dirs_exist_ok=True)
