@@ -12,6 +12,7 @@ from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.backends.image import NodeImage
 from simgrid_ml.native import PACKAGE
 from simgrid_ml.node.config import Config
+from simgrid_ml.node.isolation import TCP
 
 __all__ = ["LABELS", "container_body", "container_name", "mount_points", "node_tmp"]
 
@@ -35,8 +36,6 @@ the host's network namespace for one of its own before that. The engine would ma
 twice the time of everything else that starting takes: 0.19 s instead of 0.09 s for one container,
 1.8 s instead of 1.0 s for sixteen. Only nodes whose every program is the host's start so: what an
 image brings runs from the first moment without."""
-
-_CONGESTION = "net.ipv4.tcp_congestion_control"
 
 _MASKED = (
     "/proc/acpi",
@@ -111,7 +110,7 @@ def container_body(
     if config.unshare:
         host.update(NetworkMode="host", MaskedPaths=list(_MASKED))
     if config.relay is not None:
-        host["Sysctls"] = {_CONGESTION: "cubic"}  # see node.isolation
+        host["Sysctls"] = {f"net.ipv4.{name}": value for name, value in TCP.items()}
         host["Devices"] = [{"PathOnHost": _TUN, "PathInContainer": _TUN, "CgroupPermissions": "rw"}]
     if capacity.cpus is not None:
         host["CpuPeriod"] = _CPU_PERIOD_US

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FULL",
+    "TCP",
     "TMP",
     "enter",
     "enter_mounts",
@@ -182,7 +183,6 @@ _SIOCSIFMTU = 0x8922
 _IFF_UP, _IFF_LOOPBACK = 1, 8
 _IFREQ_FLAGS = "16sH22x"
 _TUN = "/dev/net/tun"
-CONGESTION_CONTROL = "/proc/sys/net/ipv4/tcp_congestion_control"
 _INTERFACE, _ADDRESS, _NETMASK = "mpi0", "10.255.255.1", "255.255.255.252"
 
 
@@ -215,19 +215,25 @@ def unshare_network(*, tun: bool = True) -> None:
     _unshare(_NEWNET)
     raise_interface("lo")
     if tun:
-        _send_as_most_hosts_do()
+        _tune_tcp()
 
 
-def _send_as_most_hosts_do() -> None:
-    """Let TCP of this network namespace find its rate by CUBIC, whatever this host does.
+TCP = {"tcp_congestion_control": "cubic", "tcp_slow_start_after_idle": "0"}
+"""How TCP of shaped nodes is set, whatever this host does.
 
-    BBR takes the time in which an idle link answers for the distance of the peer. A relay answers
-    within microseconds, and where bulk goes both ways BBR then sends at two thirds of the rate.
-    """
-    try:
-        _write(CONGESTION_CONTROL, "cubic")
-    except OSError:  # the kernel has none, or the file is not ours to write
-        pass
+BBR takes the time in which an idle link answers for the distance of the peer. A relay answers
+within microseconds, and where bulk goes both ways BBR then sends at two thirds of the rate. And the
+first message of a training step shall not wait for acknowledgements because the one before was a
+second ago: that is how clusters for training are set up."""
+
+
+def _tune_tcp() -> None:
+    """Set it for this network namespace."""
+    for name, value in TCP.items():
+        try:
+            _write(f"/proc/sys/net/ipv4/{name}", value)
+        except OSError:  # the kernel has it not, or the file is not ours to write
+            pass
 
 
 def open_tun(interface: str, address: str, netmask: str, mtu: int = 1500, *, relay: bool) -> int:
