@@ -163,9 +163,6 @@ class Engine:
     def unpause(self, container: str) -> None:
         self._ask("POST", f"/containers/{container}/unpause")
 
-    def update(self, container: str, limits: Mapping[str, Any]) -> None:
-        self._ask("POST", f"/containers/{container}/update", limits)
-
     def containers(self, *labels: str) -> list[dict[str, Any]]:
         """Those with all of the labels (``name`` or ``name=value``), stopped ones, too."""
         filters = json.dumps({"label": list(labels)})

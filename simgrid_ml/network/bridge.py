@@ -17,7 +17,6 @@ up to a fifth of their rate; any size lets that much pass unshaped after a pause
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -216,10 +215,7 @@ def _batch(program: str, lines: list[str]) -> None:
 
 
 def _set_namespace(namespace: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(namespace, _NEWNET) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"setns: {os.strerror(error)}")
+    isolation.call("setns", namespace, _NEWNET)
 
 
 if __name__ == "__main__":

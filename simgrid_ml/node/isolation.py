@@ -28,6 +28,7 @@ __all__ = [
     "FULL",
     "TCP",
     "TMP",
+    "call",
     "enter",
     "enter_mounts",
     "enter_network",
@@ -53,7 +54,8 @@ the workers of torch's DataLoader), whose paths may have 107 bytes; a run direct
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(name: str, *arguments: object) -> None:
+def call(name: str, *arguments: object) -> None:
+    """A function of the C library that returns 0, or sets ``errno``."""
     if getattr(_libc, name)(*arguments) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
@@ -64,11 +66,11 @@ def _unshare(flags: int) -> None:
     already; else in a new one. A second one inside the first would lose what the first owns."""
     uid, gid = os.getuid(), os.getgid()
     try:
-        _call("unshare", flags)
+        call("unshare", flags)
     except PermissionError:
         if uid == 0:
             raise
-        _call("unshare", _NEWUSER | flags)
+        call("unshare", _NEWUSER | flags)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
@@ -100,7 +102,7 @@ def enter(wanted: Tuple[str, ...]) -> Tuple[Tuple[str, ...], List[str]]:
 def set_hostname(name: str) -> None:
     """Name the node (Python has no ``sethostname`` in ``os``)."""
     encoded = name.encode()
-    _call("sethostname", encoded, len(encoded))
+    call("sethostname", encoded, len(encoded))
 
 
 def enter_mounts(shm_bytes: int, hosts: str, tmp: str) -> None:
@@ -172,7 +174,7 @@ def shared_folders(shared: str, tmp: str) -> Dict[str, Optional[str]]:
 def _mount(
     source: bytes, target: bytes, kind: "bytes | None", flags: int, data: "bytes | None"
 ) -> None:
-    _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+    call("mount", source, target, kind, ctypes.c_ulong(flags), data)
 
 
 # -- networks ------------------------------------------------------------------------------

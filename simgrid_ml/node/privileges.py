@@ -6,6 +6,8 @@ import ctypes
 import os
 import struct
 
+from simgrid_ml.node.isolation import call
+
 TYPE_CHECKING = False  # agents do without typing; see agent.py
 if TYPE_CHECKING:
     from typing import Dict, List, Tuple
@@ -27,22 +29,15 @@ _LOAD, _EQUAL, _AT_LEAST, _HAS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x50001, 0x50026
 
 
-def _call(name: str, *arguments: object) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, name)(*arguments) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{name}: {os.strerror(error)}")
-
-
 def drop_privileges(uid: int, gid: int) -> None:
     """Become ``uid`` without any capability, for good: nothing executed later regains one."""
     if os.getuid() != uid or os.getgid() != gid:
         os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
-    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    _call("capset", header, (ctypes.c_uint32 * 6)())
+    call("capset", header, (ctypes.c_uint32 * 6)())
 
 
 def can_forbid_namespaces() -> bool:
@@ -68,4 +63,4 @@ def forbid_namespaces() -> None:
     code = b"".join(struct.pack("HBBI", *line) for line in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
-    _call("prctl", _PR_SET_SECCOMP, _FILTER, ctypes.create_string_buffer(header, len(header)), 0, 0)
+    call("prctl", _PR_SET_SECCOMP, _FILTER, ctypes.create_string_buffer(header, len(header)), 0, 0)
