@@ -33,8 +33,10 @@ from simgrid_ml.spec.job import (
     EnvironmentSpec,
     JobSpec,
     Mpi,
+    ParameterServer,
     Plain,
     Registry,
+    TorchDistributed,
 )
 from simgrid_ml.units import parse_bytes
 
@@ -319,21 +321,39 @@ def _distribution(run_config: Any) -> Distribution:
             nodes=_count("node count", nodes),
             processes_per_node=_count("process count per node", per_node),
         )
-    known = {
-        "parameterserver": "TensorFlow's parameter servers",
-        "gloo": "torch.distributed over Gloo",
-        "nccl": "torch.distributed over NCCL",
-        "paralleltask": "parallel tasks",
-    }
-    if communicator in known:
-        raise not_emulated(
-            known[communicator],
-            remedy="use MpiConfiguration",
-            later=communicator != "paralleltask",
+    if communicator == "parameterserver":
+        return ParameterServer(
+            nodes=_count("node count", nodes),
+            workers=_count("worker count", run_config.tensorflow.worker_count),
+            servers=run_config.tensorflow.parameter_server_count,
         )
+    if communicator in ("gloo", "nccl"):
+        return TorchDistributed(
+            nodes=_count("node count", nodes),
+            processes_per_node=_per_node(run_config.pytorch.process_count, nodes),
+            backend="nccl" if communicator == "nccl" else "gloo",
+        )
+    if communicator == "paralleltask":
+        raise not_emulated("parallel tasks", remedy="use MpiConfiguration")
     raise RunConfigurationException(
-        f"{run_config.communicator!r} is no communicator; use 'None', 'OpenMpi' or 'IntelMpi'"
+        f"{run_config.communicator!r} is no communicator; use 'None', 'OpenMpi', 'IntelMpi', "
+        "'ParameterServer', 'Gloo' or 'Nccl'"
     )
+
+
+def _per_node(total: int | None, nodes: int) -> int:
+    """
+    Args:
+        total: processes of the job; None: one on each node.
+    """
+    if total is None:
+        return 1
+    if _count("process count", total) % nodes:
+        raise ExperimentExecutionException(
+            f"process_count is the number of all processes: {total} cannot be spread evenly over "
+            f"{nodes} nodes"
+        )
+    return total // nodes
 
 
 def _count(what: str, number: Any) -> int:

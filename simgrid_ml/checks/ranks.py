@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ def check(run: RunRecord) -> Iterator[Finding]:
     for task in placement["tasks"]:
         events = {line["event"]: line for line in reports.get(task["name"], [])}
         displaced += [f"{task['name']}: {what}" for what in _displaced(task, events, placement)]
-        if end := _bad_end(events):
+        if end := _bad_end(events, serves=task.get("serves", False)):
             bad_ends.append(f"{task['name']}: {end}")
     total, nodes = len(placement["tasks"]), len(placement["nodes"])
     yield _finding(
@@ -35,7 +36,7 @@ def check(run: RunRecord) -> Iterator[Finding]:
     yield _finding(
         "ranks.ends",
         bad_ends,
-        f"{_count(total, 'task')} ended with code 0",
+        f"{_count(total, 'task')} ended as they should",
         f"of {_count(total, 'task')} did not end with code 0",
     )
 
@@ -70,8 +71,14 @@ def _displaced(
             yield f"{what} is {started[what]!r}, placed as {value!r}"
 
 
-def _bad_end(events: dict[str, dict[str, Any]]) -> str | None:
+def _bad_end(events: dict[str, dict[str, Any]], *, serves: bool) -> str | None:
+    """
+    Args:
+        serves: the task is ended when those that it serves have.
+    """
     ended = events.get("ended")
+    if serves and (ended is None or ended["signal"] in (signal.SIGTERM, signal.SIGKILL)):
+        return None
     if ended is None:
         return "reported no end; it was killed together with its node or launcher"
     if ended["signal"]:

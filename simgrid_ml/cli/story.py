@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from simgrid_ml import wire
-from simgrid_ml.launch.dialect import is_launcher_log, rank_of_log
+from simgrid_ml.launch.dialect import is_launcher_log, task_of_log
 from simgrid_ml.record.follow import has_ended
 from simgrid_ml.record.journal import read_json
 from simgrid_ml.record.read import attributes, error_of
@@ -22,6 +22,7 @@ __all__ = [
     "error_of",
     "exit_code",
     "is_interactive",
+    "label",
     "series",
     "shape",
     "stages",
@@ -36,9 +37,14 @@ JOB_FAILED, UNKNOWN, CONTRACT_FAILED, HOST_FAILED = 1, 3, 4, 5
 def task_logs(record: RunRecord) -> list[tuple[str, str]]:
     """(prefix, artifact name) of every log that a task or the launcher writes, ranks in order."""
     names = [artifact.name for artifact in record.artifacts()]
-    ranks = sorted((rank, name) for name in names if (rank := rank_of_log(name)) is not None)
+    tasks = sorted((task, name) for name in names if (task := task_of_log(name)) is not None)
     launcher = [("mpirun", name) for name in names if is_launcher_log(name)]
-    return [(str(rank), name) for rank, name in ranks] + launcher
+    return [(label(*task), name) for task, name in tasks] + launcher
+
+
+def label(role: str, number: int) -> str:
+    """What stands before the lines of a task: the rank alone, ``ps-0``, ``worker-1``."""
+    return str(number) if role == "rank" else f"{role}-{number}"
 
 
 def stages(record: RunRecord, now: float | None = None) -> list[tuple[str, float | None]]:
@@ -100,7 +106,11 @@ def exit_code(record: RunRecord) -> int:
 def shape(record: RunRecord) -> str:
     """Nodes and processes in words: ``2 x 2`` for two nodes with two processes each."""
     spread = (record.spec().get("job") or {}).get("distribution") or {}
-    return f"{spread.get('nodes', 1)} x {spread.get('processes_per_node', 1)}"
+    nodes = spread.get("nodes", 1)
+    if spread.get("kind") == "parameter_server":
+        chief = " + chief" * bool(spread.get("coordinator"))
+        return f"{nodes}: {spread.get('servers', 1)} ps + {spread.get('workers', 1)} worker{chief}"
+    return f"{nodes} x {spread.get('processes_per_node', 1)}"
 
 
 def series(record: RunRecord) -> dict[str, list[dict[str, Any]]]:

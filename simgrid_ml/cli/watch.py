@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from simgrid_ml import wire
+from simgrid_ml.cli import story
 from simgrid_ml.cli.console import RANK_COLOURS, Screen, plain_text
-from simgrid_ml.launch.dialect import is_launcher_log, rank_of_log
+from simgrid_ml.launch.dialect import is_launcher_log, task_of_log
 from simgrid_ml.record.journal import scan_journal
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.units import format_seconds
@@ -43,9 +44,9 @@ MEANING = {
 
 def prefix_of(log: str) -> str | None:
     """What stands before the lines of the artifact ``log``; None if it is no task's log."""
-    rank = rank_of_log(log)
-    if rank is not None:
-        return str(rank)
+    task = task_of_log(log)
+    if task is not None:
+        return story.label(*task)
     return "mpirun" if is_launcher_log(log) else None
 
 

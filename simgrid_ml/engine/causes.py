@@ -17,7 +17,7 @@ from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.placement import Placement, Task
 from simgrid_ml.units import format_bytes
 
-__all__ = ["MemoryKills", "all_ended_well", "first_cause", "oom_kills"]
+__all__ = ["MemoryKills", "all_ended_well", "deserted_by_server", "first_cause", "oom_kills"]
 
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary files and all
@@ -27,6 +27,8 @@ _LOST_A_PEER = re.compile(
 )
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
+
+_ROLES = {"ps": "parameter server"}
 
 _LESS_MEMORY = "use less memory per rank, fewer ranks on a node, or a larger VM size or scale"
 
@@ -256,13 +258,27 @@ def _deserted(
     )
 
 
+def deserted_by_server(
+    placement: Placement, server: str, log: str, running: Sequence[str], after_s: float
+) -> RunFailed:
+    """The error of a run whose ``server`` ended well while tasks that need it go on."""
+    return RunFailed(
+        f"{_who(placement, server)} ended with code 0, and {after_s:g} s later "
+        f"{', '.join(running[:8])} still ran: they may be waiting for it",
+        evidence=tail(log),
+        remedy="a parameter server has to serve until the run ends: call server.join() behind "
+        "tf.train.Server (the run ends it when the workers are done). If the others need it no "
+        "longer, raise server_grace_s",
+    )
+
+
 def _task(placement: Placement, name: str) -> Task:
     return next(task for task in placement.tasks if task.name == name)
 
 
 def _who(placement: Placement, name: str) -> str:
     task = _task(placement, name)
-    return f"rank {task.rank} on {task.node}"
+    return f"{_ROLES.get(task.role, task.role)} {task.index} on {task.node}"
 
 
 def _not_started(
@@ -287,12 +303,14 @@ def _command_failed(logs: Mapping[str, str], ended: Mapping[str, int]) -> Launch
 
 
 def all_ended_well(record: RunRecord, placement: Placement) -> bool:
-    """Whether every task has said that it ended with code 0.
+    """Whether every task that serves no other has said that it ended with code 0.
 
     A launcher's word is not enough: prterun 5.0.11 ends with code 0 when it loses a daemon.
     """
     reports = record.task_reports()
     for task in placement.tasks:
+        if task.serves:
+            continue
         ends = [line for line in reports.get(task.name, ()) if line["event"] == "ended"]
         if not ends or ends[-1]["signal"] or ends[-1]["code"]:
             return False

@@ -22,7 +22,7 @@ from simgrid_ml.errors import LaunchError, NodeError
 from simgrid_ml.launch.plan import LaunchPlan
 from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
-from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.job import JobSpec, ParameterServer
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["GRACE_S", "LINGER_S", "Commands"]
@@ -32,6 +32,8 @@ SHORT_GRACE_S = 0.5
 """Between SIGTERM and SIGKILL, with and without tasks that may want to save something."""
 LINGER_S = 3.0
 """What a launcher gets to end by itself after a task failed, or after all have ended."""
+_REPORTS_S = 0.3
+"""What others that fail at the same time get to say so, where no launcher ends them."""
 _LOOK_S = 0.25
 
 
@@ -64,6 +66,10 @@ class Commands:
             task.name: TaskReport(record.file(wire.TASKS, task.name + ".jsonl"))
             for task in placement.tasks
         }
+        self._serving = {task.name for task in placement.tasks if task.serves}
+        direct = {command.name for command in plan.commands} == set(self._reports)
+        self._deserters: dict[str, float] = {}
+        self._linger_s = _REPORTS_S if direct else LINGER_S
 
     async def run(self) -> None:
         """Spawn them and wait until all tasks have ended well; afterwards nothing of them runs.
@@ -134,17 +140,18 @@ class Commands:
         )
 
     async def _until_reports_decide(self) -> None:
-        """Returns ``LINGER_S`` after some task failed, or after all have ended.
+        """Returns a moment after some task failed, or after all have ended that serve no other.
 
         Raises:
             LaunchError: some task has not started in time.
+            RunFailed: a task that serves others has ended well, and they go on.
         """
         reports = self._reports
         deadline = time.monotonic() + self._job.launch_timeout_s
         all_started = False
         decided: float | None = None
         wait_s = 0.01
-        while decided is None or time.monotonic() < decided + LINGER_S:
+        while decided is None or time.monotonic() < decided + self._linger_s:
             for report in reports.values():
                 report.refresh()
             missing = [name for name, report in reports.items() if not report.started]
@@ -154,11 +161,33 @@ class Commands:
             if missing and time.monotonic() > deadline:
                 raise self._not_started(missing)
             failed = any(report.failed for report in reports.values())
-            if decided is None and (failed or all(report.ended for report in reports.values())):
+            running = [
+                name
+                for name, report in reports.items()
+                if not report.ended and name not in self._serving
+            ]
+            if decided is None and (failed or not running):
                 decided = time.monotonic()
+            self._look_for_deserters(running)
             await asyncio.sleep(wait_s)
             wait_s = min(_LOOK_S, wait_s * 1.3)
-        self._log("launcher-lingers", after_s=LINGER_S)
+        if self._linger_s == LINGER_S:
+            self._log("launcher-lingers", after_s=LINGER_S)
+
+    def _look_for_deserters(self, running: list[str]) -> None:
+        distribution = self._job.distribution
+        if not isinstance(distribution, ParameterServer):
+            return
+        now = time.monotonic()
+        for name in sorted(self._serving - self._deserters.keys()):
+            if self._reports[name].ended:
+                self._deserters[name] = now
+                self._log("server-ended", task=name, running=running)
+        for name, since in self._deserters.items():
+            if running and now > since + distribution.server_grace_s:
+                raise causes.deserted_by_server(
+                    self._placement, name, self._logs[name], running, distribution.server_grace_s
+                )
 
     def _not_started(self, missing: list[str]) -> LaunchError:
         return LaunchError(

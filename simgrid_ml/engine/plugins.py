@@ -6,9 +6,9 @@ import importlib
 
 from simgrid_ml.backends.base import Backend
 from simgrid_ml.errors import SpecError
-from simgrid_ml.launch import mpi, plain
+from simgrid_ml.launch import direct, mpi
 from simgrid_ml.launch.plan import Launcher
-from simgrid_ml.spec.job import Distribution, Mpi, Plain
+from simgrid_ml.spec.job import Distribution, Mpi, ParameterServer, Plain, TorchDistributed
 
 __all__ = ["backend", "backend_names", "launcher"]
 
@@ -19,7 +19,12 @@ _OURS = {
 }
 """Found without looking through the metadata of all that is installed, which takes 20 ms."""
 
-_LAUNCHERS: dict[type, Launcher] = {Plain: plain.plan, Mpi: mpi.plan}
+_LAUNCHERS: dict[type, Launcher] = {
+    Mpi: mpi.plan,
+    ParameterServer: direct.plan,
+    Plain: direct.plan,
+    TorchDistributed: direct.plan,
+}
 
 
 def backend_names() -> list[str]:

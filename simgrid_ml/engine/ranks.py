@@ -14,8 +14,9 @@ from typing import Any
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine import snapshot
+from simgrid_ml.engine.ports import free_ports
 from simgrid_ml.errors import SpecError
-from simgrid_ml.launch import dialect, mpi
+from simgrid_ml.launch import dialect, mpi, rendezvous
 from simgrid_ml.launch.plan import LaunchPlan, Tools
 from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
@@ -162,8 +163,9 @@ def write_launch(
     )
     addresses = {name: node.address for name, node in nodes.items()}
     with open(identity.host_file, "w") as hosts:
-        slots = job.distribution.processes_per_node
-        hosts.writelines(f"{addresses[node]} slots={slots}\n" for node in placement.nodes)
+        hosts.writelines(
+            f"{addresses[node]} slots={len(placement.on(node))}\n" for node in placement.nodes
+        )
     with open(record.file(wire.TMP, wire.NODES), "w") as known:
         known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
     head = nodes[placement.nodes[0]]
@@ -178,6 +180,11 @@ def write_launch(
             filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
         ),
     }
+    own_network = [name for name, node in nodes.items() if "network" in node.isolation]
+    listening = rendezvous.endpoints(
+        job.distribution, placement, addresses, own_network, free_ports(f"{record.id}/{attempt}")
+    )
+    init_file = record.file(wire.TMP, f"pytorch-init-{attempt}")
     for folder in (wire.TASKS, wire.LAUNCH_TASKS):
         os.makedirs(record.file(folder), exist_ok=True)
     tasks = {}
@@ -201,6 +208,9 @@ def write_launch(
                 wire.TASK_VARIABLE: task.name,
                 "AZUREML_OUTPUT_DIRECTORY": os.path.join(work, wire.OUTPUTS),
                 **dialect.task_variables(job, cluster, placement, task),
+                **rendezvous.variables(
+                    *(cluster.era, job.distribution, placement, task, listening, init_file)
+                ),
             },
         )
     for name, file in tasks.items():
@@ -215,6 +225,7 @@ def write_launch(
         with open(record.file(wire.LAUNCH_TASKS, name), "wb") as stream:
             stream.write(content)
     document = {
+        "endpoints": listening,
         "environment": environment,
         "plan": plan.to_json(),
         "tasks": {name: _for_people(file, environment) for name, file in tasks.items()},

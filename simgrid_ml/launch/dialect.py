@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from simgrid_ml import wire
 from simgrid_ml.record.ids import guid
 from simgrid_ml.spec.cluster import ClusterSpec, Era
-from simgrid_ml.spec.job import JobSpec, Mpi
+from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain, TorchDistributed
 from simgrid_ml.spec.placement import Placement, Task
 from simgrid_ml.spec.vm_sizes import find_vm_size
 
@@ -32,14 +32,22 @@ __all__ = [
     "node_id",
     "node_log",
     "process_name",
-    "rank_of_log",
     "task_log",
+    "task_of_log",
     "task_variables",
 ]
 
 BUILD_LOG = "azureml-logs/20_image_build_log.txt"
 _BATCH_ROOT = "/mnt/batch/tasks/shared/LS_root"
 _MASTER_PORT = 6000
+
+_FRAMEWORKS = {
+    Mpi: ("Python", "IntelMpi"),
+    ParameterServer: ("TensorFlow", "ParameterServer"),
+    Plain: ("Python", "None"),
+    TorchDistributed: ("PyTorch", ""),
+}
+"""Kind of distribution to what Azure ML calls the framework and the communicator."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +72,23 @@ def task_log(era: Era, job: JobSpec, placement: Placement, task: Task) -> str:
     """Artifact name of a task's stdout and stderr.
 
     In E1 and E2 a single process has a log without a number; E3 pads the number to the width
-    of the largest rank.
+    of the largest rank. TensorFlow's tasks are told apart by role and index.
     """
-    is_mpi = isinstance(job.distribution, Mpi)
+    ranked = isinstance(job.distribution, (Mpi, TorchDistributed))
+    in_roles = isinstance(job.distribution, ParameterServer)
     if era is Era.E3:
-        if not is_mpi and placement.world_size == 1:
+        if in_roles:
+            return f"user_logs/std_log_node_{task.index:02d}_{task.role}.txt"
+        if not ranked and placement.world_size == 1:
             return "user_logs/std_log.txt"
         width = len(str(placement.world_size - 1))
         return f"user_logs/std_log_process_{task.rank:0{width}d}.txt"
     if era is Era.E1:
-        suffix = f"_rank_{task.rank}" if is_mpi else _plain_suffix(placement, task)
+        suffix = f"_rank_{task.rank}" if ranked else _plain_suffix(placement, task)
+        suffix = f"_{task.role}_{task.index}" if in_roles else suffix
         return f"azureml-logs/80_driver_log{suffix}.txt"
-    suffix = f"_{task.rank}" if is_mpi else _plain_suffix(placement, task)
+    suffix = f"_{task.rank}" if ranked else _plain_suffix(placement, task)
+    suffix = f"-{task.role}-{task.index}" if in_roles else suffix
     return f"azureml-logs/70_driver_log{suffix}.txt"
 
 
@@ -92,14 +105,23 @@ def launcher_log(era: Era) -> str:
     }[era]
 
 
-def rank_of_log(name: str) -> int | None:
-    """The rank whose log of whatever era the artifact ``name`` is; None if it is another file.
+def task_of_log(name: str) -> tuple[str, int] | None:
+    """Role and number of the task whose log, of whatever era, the artifact ``name`` is.
 
-    >>> rank_of_log("azureml-logs/70_driver_log_3.txt"), rank_of_log("user_logs/std_log.txt")
-    (3, 0)
+    None: it is another file. Ranks have the role ``rank``.
+
+    >>> task_of_log("azureml-logs/70_driver_log_3.txt"), task_of_log("user_logs/std_log.txt")
+    (('rank', 3), ('rank', 0))
+    >>> task_of_log("azureml-logs/70_driver_log-ps-0.txt")
+    ('ps', 0)
+    >>> task_of_log("user_logs/std_log_node_01_worker.txt")
+    ('worker', 1)
     """
     match = _TASK_LOG.match(name)
-    return None if match is None else int(match.group("rank") or 0)
+    if match is None:
+        return None
+    role = match.group("role") or match.group("last_role") or "rank"
+    return role, int(match.group("index") or 0)
 
 
 def is_launcher_log(name: str) -> bool:
@@ -109,7 +131,8 @@ def is_launcher_log(name: str) -> bool:
 
 _TASK_LOG = re.compile(
     r"(?:azureml-logs/[78]0_driver_log|user_logs/std_log)"
-    r"(?:_(?:rank|process|worker))?(?:[_-](?P<rank>\d+))?\.txt\Z"
+    r"(?:_(?:rank|process|node)|[_-](?P<role>worker|ps|chief))?"
+    r"(?:[_-](?P<index>\d+))?(?:_(?P<last_role>worker|ps|chief))?\.txt\Z"
 )
 
 
@@ -139,8 +162,10 @@ def node_id(cluster: ClusterSpec, node: str) -> str:
 
 
 def process_name(job: JobSpec, task: Task) -> str:
-    """The name a task has in ``process_info.json``."""
-    return f"rank_{task.rank}" if isinstance(job.distribution, Mpi) else f"worker_{task.rank}"
+    """The name a task has in ``process_info.json``: ``rank_0``, ``worker_1``, ``ps_0``."""
+    if isinstance(job.distribution, Plain):
+        return f"worker_{task.rank}"
+    return f"{task.role}_{task.index}"
 
 
 # -- variables -----------------------------------------------------------------------------
@@ -173,8 +198,8 @@ def task_variables(
         "AZUREML_SECONDARY_INSTANCE": "false" if is_head else "true",
     }
     if cluster.era is not Era.E3:
-        values["AZ_BATCHAI_TASK_INDEX"] = str(task.rank)
-        values["AZ_BATCHAI_TASK_TYPE"] = "worker"
+        values["AZ_BATCHAI_TASK_INDEX"] = str(task.index)
+        values["AZ_BATCHAI_TASK_TYPE"] = "worker" if task.role == "rank" else task.role
     return values
 
 
@@ -185,17 +210,20 @@ def _azureml(
         f"/subscriptions/{identity.subscription_id}/resourceGroups/{identity.resource_group}"
         f"/providers/Microsoft.MachineLearningServices/workspaces/{identity.workspace}"
     )
+    framework, communicator = _FRAMEWORKS[type(job.distribution)]
+    if isinstance(job.distribution, TorchDistributed):
+        communicator = job.distribution.backend.capitalize()
     return {
         "AZUREML_ARM_PROJECT_NAME": identity.experiment,
         "AZUREML_ARM_RESOURCEGROUP": identity.resource_group,
         "AZUREML_ARM_SUBSCRIPTION": identity.subscription_id,
         "AZUREML_ARM_WORKSPACE_NAME": identity.workspace,
-        "AZUREML_COMMUNICATOR": "IntelMpi" if isinstance(job.distribution, Mpi) else "None",
+        "AZUREML_COMMUNICATOR": communicator,
         "AZUREML_CURRENT_CLOUD": "AzureCloud",
         "AZUREML_DATA_CONTAINER_ID": f"dcid.{identity.run_id}",
         "AZUREML_EXPERIMENT_ID": guid(identity.workspace, identity.experiment),
         "AZUREML_EXPERIMENT_SCOPE": f"{workspace}/experiments/{identity.experiment}",
-        "AZUREML_FRAMEWORK": "Python",
+        "AZUREML_FRAMEWORK": framework,
         "AZUREML_LOGDIRECTORY_PATH": "azureml-logs",
         "AZUREML_NODE_COUNT": str(len(placement.nodes)),
         "AZUREML_RUN_ID": identity.run_id,

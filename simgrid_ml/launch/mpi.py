@@ -40,7 +40,7 @@ def plan(job: JobSpec, placement: Placement, tools: Tools) -> LaunchPlan:
     ``--host node0:2,node1:2 -np 4`` alone packs ranks on the first node (seen with 5.0.11).
     """
     nodes = placement.nodes
-    per_node = job.distribution.processes_per_node
+    per_node = placement.world_size // len(nodes)
     settings = _settings(job.variables, tools.interface, shares_cores=placement.shares_cores)
     parameters = {name: value for name, value in settings.items() if name != _BIND}
     runtime = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
@@ -14,8 +14,10 @@ __all__ = [
     "ImageSpec",
     "JobSpec",
     "Mpi",
+    "ParameterServer",
     "Plain",
     "Registry",
+    "TorchDistributed",
 ]
 
 Count = Annotated[int, Meta(ge=1)]
@@ -44,7 +46,57 @@ class Mpi(Value, frozen=True, kw_only=True, tag_field="kind", tag="mpi"):
         _check_counts(nodes=self.nodes, processes_per_node=self.processes_per_node)
 
 
-Distribution = Plain | Mpi
+class ParameterServer(Value, frozen=True, kw_only=True, tag_field="kind", tag="parameter_server"):
+    """TensorFlow's tasks, which find each other by ``TF_CONFIG``.
+
+    Attributes:
+        nodes: at most; those that get no task are not started.
+        workers: they decide how the run ends.
+        servers: parameter servers, one on a node; 0: workers alone, as for
+            ``MultiWorkerMirroredStrategy``.
+        coordinator: one more task, ``chief``, as TensorFlow 2's ``ParameterServerStrategy`` has it;
+            it decides how the run ends, and workers serve it.
+        first_worker: the type of worker 0's own task in ``TF_CONFIG``, where Azure's documents
+            disagree; ``cluster`` lists it among the workers in any case.
+        server_grace_s: a parameter server that ends well while workers go on fails the run after
+            so many seconds: they may be waiting for it.
+    """
+
+    nodes: Count = 1
+    workers: Count = 1
+    servers: Annotated[int, Meta(ge=0)] = 1
+    coordinator: bool = False
+    first_worker: Literal["worker", "master"] = "worker"
+    server_grace_s: Annotated[float, Meta(ge=0)] = 30.0
+
+    def __post_init__(self) -> None:
+        _check_counts(nodes=self.nodes, workers=self.workers)
+        if self.servers < 0:
+            raise ValueError(f"servers must not be negative, as {self.servers} is")
+        if self.coordinator and not self.servers:
+            raise ValueError("a coordinator needs at least one parameter server")
+
+    @property
+    def tasks(self) -> int:
+        return self.servers + self.workers + self.coordinator
+
+
+class TorchDistributed(Value, frozen=True, kw_only=True, tag_field="kind", tag="torch"):
+    """``nodes`` x ``processes_per_node`` ranks that meet by ``torch.distributed``.
+
+    Attributes:
+        backend: what the job asks for; NCCL where there are no GPUs is served by Gloo.
+    """
+
+    nodes: Count = 1
+    processes_per_node: Count = 1
+    backend: Literal["gloo", "nccl"] = "nccl"
+
+    def __post_init__(self) -> None:
+        _check_counts(nodes=self.nodes, processes_per_node=self.processes_per_node)
+
+
+Distribution = Plain | Mpi | ParameterServer | TorchDistributed
 
 
 class Registry(Value, frozen=True, kw_only=True):

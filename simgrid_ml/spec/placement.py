@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.job import JobSpec, ParameterServer
 
 __all__ = ["HostInventory", "Placement", "Task", "place"]
 
@@ -38,13 +38,23 @@ class HostInventory:
 
 @dataclass(frozen=True)
 class Task:
-    """One process of a job. ``name`` is unique in the run and names its journal: ``rank-0``."""
+    """One process of a job.
+
+    Attributes:
+        name: unique in the run, names its journal: ``rank-0``, ``worker-1``, ``ps-0``.
+        rank, local_rank: its number among all tasks, and among those of its node.
+        role: ``rank``, or what TensorFlow calls it: ``ps``, ``worker``, ``chief``.
+        index: its number among the tasks of its role.
+        serves: it runs until the others have ended, and then is ended.
+    """
 
     name: str
     node: str
     rank: int
     local_rank: int
     role: str = "rank"
+    index: int = 0
+    serves: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,11 +111,15 @@ def place(
 ) -> Placement:
     """Node *i* gets ranks ``i*k … i*k+k-1``, as Azure ML places them.
 
+    TensorFlow's tasks get a node each where there are enough, parameter servers first. Otherwise
+    they share: parameter server *j* and worker *j* are on node *j*, counted round.
+
     Args:
         names: of the nodes that the job has, the head node first; None: ``node0``, ``node1`` ….
 
     Raises:
-        PlacementError: the job wants more nodes than the cluster, or the host, may have.
+        PlacementError: the job wants more nodes than the cluster, or the host, may have; or more
+            parameter servers than nodes.
 
     >>> from simgrid_ml.spec.job import Mpi
     >>> two_by_two = Mpi(nodes=2, processes_per_node=2)
@@ -113,8 +127,14 @@ def place(
     >>> placement = place(job, ClusterSpec(name="c", max_nodes=2), HostInventory(2, 2**30))
     >>> [(task.rank, task.node, task.local_rank) for task in placement.tasks]
     [(0, 'node0', 0), (1, 'node0', 1), (2, 'node1', 0), (3, 'node1', 1)]
+    >>> shared = ParameterServer(nodes=2, workers=2, servers=1)
+    >>> job = JobSpec(source="/s", entry_script="t.py", distribution=shared)
+    >>> placement = place(job, ClusterSpec(name="c", max_nodes=2), HostInventory(2, 2**30))
+    >>> [(task.name, task.node) for task in placement.tasks]
+    [('ps-0', 'node0'), ('worker-0', 'node0'), ('worker-1', 'node1')]
     """
-    nodes = job.distribution.nodes
+    distribution = job.distribution
+    nodes = distribution.nodes
     if nodes > cluster.max_nodes:
         raise PlacementError(
             f"Requested {nodes} nodes but cluster {cluster.name!r} only has "
@@ -126,10 +146,35 @@ def place(
             f"the {cluster.backend} backend has room for {host.max_nodes} nodes, not for {nodes}",
             remedy=f"ask for at most {host.max_nodes} nodes, and more processes on each",
         )
-    per_node = job.distribution.processes_per_node
+    places = names or [f"node{n}" for n in range(nodes)]
+    if isinstance(distribution, ParameterServer):
+        return Placement(tuple(_in_roles(distribution, places)), host.cpus)
+    per_node = distribution.processes_per_node
     tasks = tuple(
-        Task(f"rank-{node * per_node + local}", name, node * per_node + local, local)
-        for node, name in enumerate(names or [f"node{n}" for n in range(nodes)])
+        Task(f"rank-{rank}", name, rank, local, index=rank)
+        for node, name in enumerate(places)
         for local in range(per_node)
+        for rank in [node * per_node + local]
     )
     return Placement(tasks, host.cpus)
+
+
+def _in_roles(job: ParameterServer, places: Sequence[str]) -> Iterator[Task]:
+    if job.servers > job.nodes:
+        raise PlacementError(
+            f"{job.servers} parameter servers on {job.nodes} node{'s' * (job.nodes > 1)}: "
+            "a node has at most one, as in Azure ML",
+            remedy=f"ask for at most {job.nodes} parameter servers, or for more nodes",
+        )
+    apart = job.nodes >= job.tasks
+    roles = [
+        *(("ps", n, n) for n in range(job.servers)),
+        *(("worker", n, job.servers * apart + n) for n in range(job.workers)),
+        *(("chief", n, (job.servers + job.workers) * apart) for n in range(job.coordinator)),
+    ]
+    seen: Counter[str] = Counter()
+    for rank, (role, index, where) in enumerate(roles):
+        node = places[where % job.nodes]
+        serves = role == "ps" or (job.coordinator and role != "chief")
+        yield Task(f"{role}-{index}", node, rank, seen[node], role, index, serves)
+        seen[node] += 1

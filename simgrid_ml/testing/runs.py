@@ -12,7 +12,7 @@ from simgrid_ml.record.follow import has_ended, wait_state
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Mpi, Plain
+from simgrid_ml.spec.job import Distribution, EnvironmentSpec, JobSpec, Mpi, Plain
 
 __all__ = ["Runs", "cause", "log", "story"]
 
@@ -52,6 +52,7 @@ class Runs:
         *arguments: str,
         mpi: tuple[int, int] | None = None,
         nodes: int = 1,
+        distribution: Distribution | None = None,
         cluster: Mapping[str, Any] | None = None,
         **job: Any,
     ) -> RunRecord:
@@ -60,6 +61,7 @@ class Runs:
         Args:
             script: None with ``command=`` or with ``source=`` and ``entry_script=``.
             mpi: nodes and processes per node; None: the script once on each of ``nodes``.
+            distribution: instead of ``mpi`` and ``nodes``.
             cluster: fields of the ``ClusterSpec``.
             job: fields of the ``JobSpec``.
         """
@@ -67,9 +69,10 @@ class Runs:
             job = {"source": self.source({"train.py": script}), "entry_script": "train.py", **job}
         elif "source" not in job:
             job["source"] = self.source({"README": "no script"})
-        distribution = (
-            Plain(nodes=nodes) if mpi is None else Mpi(nodes=mpi[0], processes_per_node=mpi[1])
-        )
+        if distribution is None:
+            distribution = (
+                Plain(nodes=nodes) if mpi is None else Mpi(nodes=mpi[0], processes_per_node=mpi[1])
+            )
         spec = JobSpec(
             arguments=arguments,
             distribution=distribution,
@@ -102,9 +105,10 @@ class Runs:
         return record
 
 
-def log(record: RunRecord, rank: int = 0) -> str:
-    """What a rank of an MPI run of era E2 wrote."""
-    path = record.artifact(f"azureml-logs/70_driver_log_{rank}.txt").path
+def log(record: RunRecord, rank: int | str = 0) -> str:
+    """What a rank of an MPI run of era E2 wrote, or a task: ``"-worker-0"``."""
+    suffix = rank if isinstance(rank, str) else f"_{rank}"
+    path = record.artifact(f"azureml-logs/70_driver_log{suffix}.txt").path
     with open(path, encoding="utf-8", errors="replace") as stream:
         return stream.read().partition("\nThe activity completed successfully.")[0]
 

@@ -28,6 +28,7 @@ from simgrid_ml.azure.script_run_config import ScriptRunConfig
 from simgrid_ml.azure.sklearn import SKLearn
 from simgrid_ml.azure.submission import plan
 from simgrid_ml.errors import NotEmulated
+from simgrid_ml.spec import job as spec
 from simgrid_ml.spec.job import Mpi, Plain
 
 
@@ -216,15 +217,14 @@ def test_odd_distributions_run_the_script_on_every_node(source: str, odd: Any) -
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "expected"),
     [
-        {"distributed_training": ParameterServer()},
-        {"distributed_training": Nccl()},
+        ({"distributed_training": ParameterServer(2, 1)}, spec.ParameterServer(workers=2)),
+        ({"distributed_training": Nccl()}, spec.TorchDistributed(backend="nccl")),
     ],
 )
-def test_distributions_of_a_later_version_say_so(source: str, config: dict[str, Any]) -> None:
-    with pytest.raises(NotEmulated, match="later version"):
-        plan(estimator(source, **config))
+def test_the_older_objects_distribute(source: str, config: dict[str, Any], expected: Any) -> None:
+    assert plan(estimator(source, **config)).job.distribution == expected
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, None, "2"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,18 +12,18 @@ from simgrid_ml.azure import Experiment, Workspace
 from simgrid_ml.launch import dialect
 from simgrid_ml.record.ids import guid
 from simgrid_ml.spec.cluster import ClusterSpec, Era
-from simgrid_ml.spec.job import JobSpec, Mpi, Plain
+from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain, TorchDistributed
 from simgrid_ml.spec.placement import HostInventory, Placement, place
 
 IDENTITY = dialect.Identity(run_id="r_1", experiment="exp", workspace="ws", run_dir="/runs/r_1")
 
 
-def placed(distribution: Mpi | Plain) -> tuple[JobSpec, Placement]:
+def placed(distribution: Any) -> tuple[JobSpec, Placement]:
     job = JobSpec(source="/s", entry_script="t.py", distribution=distribution)
     return job, place(job, ClusterSpec(name="c", max_nodes=1000), HostInventory(2, 2**30))
 
 
-def logs(era: Era, distribution: Mpi | Plain) -> list[str]:
+def logs(era: Era, distribution: Any) -> list[str]:
     job, placement = placed(distribution)
     return [dialect.task_log(era, job, placement, task) for task in placement.tasks]
 
@@ -71,26 +72,46 @@ def test_logs_of_the_common_runtime_are_padded_to_the_largest_rank(
     assert (found[0], found[-1]) == (f"user_logs/{first}", f"user_logs/{last}")
 
 
-@given(st.sampled_from(Era), st.integers(1, 30), st.integers(1, 8), st.booleans())
-def test_no_two_tasks_share_a_log(era: Era, nodes: int, per_node: int, is_mpi: bool) -> None:
-    found = logs(
-        era, Mpi(nodes=nodes, processes_per_node=per_node) if is_mpi else Plain(nodes=nodes)
-    )
-    assert len(set(found)) == len(found)
+NODES, PER_NODE = st.integers(1, 30), st.integers(1, 8)
+DISTRIBUTIONS = st.one_of(
+    st.builds(Plain, nodes=NODES),
+    st.builds(Mpi, nodes=NODES, processes_per_node=PER_NODE),
+    st.builds(TorchDistributed, nodes=NODES, processes_per_node=PER_NODE),
+    st.builds(
+        ParameterServer,
+        nodes=st.integers(3, 30),
+        workers=st.integers(1, 99),
+        servers=st.integers(1, 3),
+        coordinator=st.booleans(),
+    ),
+)
 
 
-@given(st.sampled_from(Era), st.integers(1, 30), st.integers(1, 8), st.booleans())
-def test_a_log_s_name_tells_the_rank_and_nobody_else_s_does(
-    era: Era, nodes: int, per_node: int, is_mpi: bool
-) -> None:
-    distribution = Mpi(nodes=nodes, processes_per_node=per_node) if is_mpi else Plain(nodes=nodes)
+@given(st.sampled_from(Era), DISTRIBUTIONS)
+def test_every_task_has_a_log_whose_name_tells_who_it_is(era: Era, distribution: Any) -> None:
+    _, placement = placed(distribution)
     names = logs(era, distribution)
-    assert [dialect.rank_of_log(name) for name in names] == list(range(len(names)))
+    assert len(set(names)) == len(names)
+    who = [(task.role, task.index) for task in placement.tasks]
+    assert [dialect.task_of_log(name) for name in names] == who
     assert not any(map(dialect.is_launcher_log, names))
     launcher = dialect.launcher_log(era)
     assert dialect.is_launcher_log(launcher)
-    assert dialect.rank_of_log(launcher) is None
-    assert dialect.rank_of_log(dialect.BUILD_LOG) is None
+    assert dialect.task_of_log(launcher) is None
+    assert dialect.task_of_log(dialect.BUILD_LOG) is None
+
+
+@pytest.mark.parametrize(
+    ("era", "ps", "worker"),
+    [
+        (Era.E1, "azureml-logs/80_driver_log_ps_0.txt", "azureml-logs/80_driver_log_worker_1.txt"),
+        (Era.E2, "azureml-logs/70_driver_log-ps-0.txt", "azureml-logs/70_driver_log-worker-1.txt"),
+        (Era.E3, "user_logs/std_log_node_00_ps.txt", "user_logs/std_log_node_01_worker.txt"),
+    ],
+)
+def test_logs_of_tensorflow_s_tasks(era: Era, ps: str, worker: str) -> None:
+    found = logs(era, ParameterServer(nodes=2, workers=2))
+    assert (found[0], found[-1]) == (ps, worker)
 
 
 def test_the_launcher_s_own_log() -> None:

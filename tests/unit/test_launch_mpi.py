@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgrid_ml.launch import mpi, plain
+from simgrid_ml.launch import direct, mpi
 from simgrid_ml.launch.plan import LaunchPlan, Tools
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import JobSpec, Mpi, Plain
@@ -84,7 +84,7 @@ def test_nothing_of_the_user_s_passes_through_mpirun(nodes: int, per_node: int) 
 def test_a_plain_job_is_one_decisive_command_per_node() -> None:
     job = JobSpec(source="/s", entry_script="t.py", distribution=Plain(nodes=2))
     placement = place(job, ClusterSpec(name="c"), HostInventory(1, 1))
-    plan = plain.plan(job, placement, TOOLS)
+    plan = direct.plan(job, placement, TOOLS)
     assert [(one.name, one.node, one.argv) for one in plan.commands] == [
         ("rank-0", "node0", ("/opt/rank", "/runs/r 1", "rank-0")),
         ("rank-1", "node1", ("/opt/rank", "/runs/r 1", "rank-1")),
