@@ -1,4 +1,4 @@
-"""What all tests share: homes of their own, the real environment once, and the leak check."""
+"""What all tests share: homes of their own, the real environments once, and the leak check."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ INTERPRETER_VARIABLE = "SIMGRID_ML_TEST_INTERPRETER"
 SPEC = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
 """The same as the demo's, so that one build serves both."""
 
+TENSORFLOW = EnvironmentSpec(
+    framework="tensorflow",
+    framework_version="2.3",
+    conda=("scikit-learn",),
+    pip=("tf2onnx", "onnxruntime"),
+)
+"""TensorFlow 2. With ``framework_version="1.13"`` the packages are the same, the hooks are not."""
+
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -45,6 +53,15 @@ def environment() -> EnvironmentSpec:
 
     ensure(SPEC)
     return SPEC
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> EnvironmentSpec:
+    """As ``environment``, with TensorFlow, Keras and their Horovod."""
+    from simgrid_ml.environments.build import ensure
+
+    ensure(TENSORFLOW)
+    return TENSORFLOW
 
 
 REQUIRE_DOCKER_VARIABLE = "SIMGRID_ML_REQUIRE_DOCKER"
@@ -69,6 +86,13 @@ def workspace(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
     """Submits jobs; nothing of them is left when the test ends."""
     with nothing_left(str(tmp_path)):
         yield Runs(str(tmp_path), environment)
+
+
+@pytest.fixture
+def tensorflow_runs(tmp_path: Path, tensorflow: EnvironmentSpec) -> Iterator[Runs]:
+    """As ``workspace``, with TensorFlow."""
+    with nothing_left(str(tmp_path)):
+        yield Runs(str(tmp_path), tensorflow)
 
 
 @pytest.fixture
