@@ -50,6 +50,7 @@ STRICT_CONFIG_VARIABLE = "SIMGRID_ML_STRICT_CONFIG"  # Workspace.from_config() n
 RUN_DIR_VARIABLE = "SIMGRID_ML_RUN_DIR"
 NODE_VARIABLE = "SIMGRID_ML_NODE"
 TASK_VARIABLE = "SIMGRID_ML_TASK"
+HOOKS_VARIABLE = "SIMGRID_ML_HOOKS"  # what of old releases is restored: names, comma separated
 
 # -- labels and processes ------------------------------------------------------------------
 LABEL = "simgrid-ml"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from simgrid_ml import wire
@@ -22,7 +22,7 @@ from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
-from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.job import Distribution, JobSpec
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
@@ -143,11 +143,13 @@ def write_launch(
     nodes: Mapping[str, NodeInfo],
     python: str,
     attempt: int = 1,
+    hooks: Collection[str] = (),
 ) -> dict[str, str]:
     """Write what every task runs; returns the path of each task's log.
 
     Args:
         attempt: how often the job has begun.
+        hooks: of the job's environment, see ``shim/hooks``.
 
     Raises:
         SpecError: an argument or a variable of the job cannot be given to a process.
@@ -180,6 +182,14 @@ def write_launch(
             filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
         ),
     }
+    wanted = _hooks(job.distribution, hooks)
+    if wanted:
+        # A job that sets the variable itself decides for itself; empty, it turns hooks off.
+        environment.setdefault(wire.HOOKS_VARIABLE, ",".join(wanted))
+    if environment.get(wire.HOOKS_VARIABLE):
+        name = "sitecustomize.py"
+        hook_file = os.path.join(head.package, "shim", "hooks", name)
+        os.symlink(hook_file, record.file(wire.PYTHONPATH, name))
     own_network = [name for name, node in nodes.items() if "network" in node.isolation]
     listening = rendezvous.endpoints(
         job.distribution, placement, addresses, own_network, free_ports(f"{record.id}/{attempt}")
@@ -233,6 +243,11 @@ def write_launch(
     }
     write_json(record.file(wire.LAUNCH), document)
     return {name: file.log for name, file in tasks.items()}
+
+
+def _hooks(distribution: Distribution, of_environment: Collection[str]) -> list[str]:
+    """What of old releases the ranks find restored: hooks of ``shim/hooks``."""
+    return list(of_environment)
 
 
 def _words(job: JobSpec, node: NodeInfo, plan: LaunchPlan, python: str) -> tuple[int, list[str]]:

@@ -17,12 +17,20 @@ from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import HostInventory, place
 
 
-def written(python: str = "python") -> RunRecord:
+def written(
+    python: str = "python", hooks: tuple[str, ...] = (), variables: dict[str, str] | None = None
+) -> RunRecord:
     """The record of a job on two nodes, once its launch is written."""
     about = {"name": "wsp", "subscription_id": "sub", "resource_group": "group"}
     record = RunStore.of_workspace("wsp").create("exp", {"workspace": about})
-    os.makedirs(record.file(wire.TMP))
-    job = JobSpec(source="/s", entry_script="t.py", distribution=Mpi(nodes=2, processes_per_node=3))
+    for folder in (wire.TMP, wire.PYTHONPATH):
+        os.makedirs(record.file(folder))
+    job = JobSpec(
+        source="/s",
+        entry_script="t.py",
+        distribution=Mpi(nodes=2, processes_per_node=3),
+        variables=variables or {},
+    )
     cluster = ClusterSpec(name="c", max_nodes=2)
     placement = place(job, cluster, HostInventory(2, 2**30))
     nodes = {
@@ -30,7 +38,7 @@ def written(python: str = "python") -> RunRecord:
         for number, name in enumerate(placement.nodes, 2)
     }
     plan = mpi.plan(job, placement, ranks.tools(record, nodes["node0"]))
-    ranks.write_launch(record, job, cluster, placement, plan, nodes, python)
+    ranks.write_launch(record, job, cluster, placement, plan, nodes, python, hooks=hooks)
     return record
 
 
@@ -80,3 +88,23 @@ def test_horovodrun_is_told_the_interface_unless_the_caller_names_one(
 
 def test_an_environment_without_horovod_gets_no_horovodrun() -> None:
     assert not os.path.exists(written().file(wire.TMP, "bin/horovodrun"))
+
+
+@pytest.mark.parametrize(
+    ("of_environment", "variables", "seen"),
+    [
+        ((), {}, None),
+        (("tensorflow_v1", "numpy_aliases"), {}, "tensorflow_v1,numpy_aliases"),
+        (("tensorflow_v1",), {wire.HOOKS_VARIABLE: ""}, ""),
+        ((), {wire.HOOKS_VARIABLE: "numpy_aliases"}, "numpy_aliases"),
+    ],
+)
+def test_hooks_of_the_environment_reach_the_ranks_unless_the_job_decides_otherwise(
+    of_environment: tuple[str, ...], variables: dict[str, str], seen: str | None
+) -> None:
+    record = written(hooks=of_environment, variables=variables)
+    assert record.document(wire.LAUNCH)["environment"].get(wire.HOOKS_VARIABLE) == seen
+    link = record.file(wire.PYTHONPATH, "sitecustomize.py")
+    assert os.path.lexists(link) == bool(seen)
+    if seen:
+        assert os.readlink(link) == "/package/shim/hooks/sitecustomize.py"

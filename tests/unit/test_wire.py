@@ -14,6 +14,7 @@ PINNED = {
     "ENVIRONMENT": "environment.json",
     "EVENTS": "events.jsonl",
     "FIDELITY": "fidelity.json",
+    "HOOKS_VARIABLE": "SIMGRID_ML_HOOKS",
     "LABEL": "simgrid-ml",
     "LAUNCH": "launch.json",
     "LAUNCH_TASKS": "launch",
