@@ -116,6 +116,8 @@ EMULATED: Mapping[str, Mapping[str, str]] = {
     "azureml.core.workspace": _all_from("workspace", "Workspace"),
     "azureml.exceptions": _EXCEPTIONS,
     "azureml.telemetry": _all_from("widgets", "set_diagnostics_collection"),
+    "azureml.tensorboard": _all_from("tensorboard", "Tensorboard"),
+    "azureml.tensorboard.export": _all_from("tensorboard_export", "export_to_tensorboard"),
     "azureml.train.dnn": _all_from(
         "dnn", "Chainer", "Gloo", "Mpi", "Nccl", "ParameterServer", "PyTorch", "TensorFlow"
     ),

@@ -23,6 +23,10 @@ COMMANDS = {
     "demo": ("simgrid_ml.cli.demo:demo", "Train a small network on virtual nodes. Start here."),
     "run": ("simgrid_ml.cli.run:run", "Run a script, or the job of a run.yaml."),
     "runs": ("simgrid_ml.cli.runs:runs", "List, show, follow, download, cancel, delete runs."),
+    "tensorboard": (
+        "simgrid_ml.cli.tensorboard:tensorboard",
+        "Show runs in TensorBoard, live or past.",
+    ),
     "python": ("simgrid_ml.cli.python:python", "Run a driver script; `import azureml` works."),
     "exec": ("simgrid_ml.cli.shell:exec_", "Run a command inside a node of a live run."),
     "shell": ("simgrid_ml.cli.shell:shell", "Open a shell inside a node of a live run."),
