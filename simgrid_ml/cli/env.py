@@ -41,11 +41,12 @@ def list_(as_json: bool) -> None:
         return
     now = time.time()
     print_table(
-        ("hash", "framework", "python", "packages", "size", "age", "last used"),
+        ("hash", "framework", "horovod", "python", "packages", "size", "age", "last used"),
         [
             (
                 entry.lock_hash,
                 _framework(entry.marker),
+                str(entry.marker.get("packages", {}).get("horovod", "-")),
                 str(entry.marker.get("python", "")),
                 str(len(entry.marker.get("packages", {}))),
                 format_bytes(entry.size_bytes),
@@ -234,8 +235,11 @@ def prune(everything: bool, days: float, as_json: bool) -> None:
 
 
 def _framework(marker: dict[str, Any]) -> str:
+    from simgrid_ml.environments.catalog import TENSORFLOW_NAMES
+
     packages = marker.get("packages", {})
-    for name in ("torch", "tensorflow", "scikit-learn"):
-        if name in packages:
-            return f"{name} {packages[name]}"
-    return "-"
+    frameworks = ("torch", *TENSORFLOW_NAMES)
+    found = [name for name in frameworks if name in packages]
+    if not found and "scikit-learn" in packages:
+        found = ["scikit-learn"]
+    return ", ".join(f"{name} {packages[name]}" for name in found) or "-"

@@ -49,6 +49,8 @@ class BuiltEnvironment(NamedTuple):
         cached: nothing had to be built.
         substitutions: what was asked for and what there is instead.
         packages: name to version.
+        hooks: behaviours of the releases asked for that ranks restore, as their scripts rely on
+            them; empty for an interpreter of the user's own.
     """
 
     python: str
@@ -57,6 +59,7 @@ class BuiltEnvironment(NamedTuple):
     cached: bool
     substitutions: tuple[Substitution, ...]
     packages: dict[str, str]
+    hooks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -66,6 +69,7 @@ class BuiltEnvironment(NamedTuple):
             "cached": self.cached,
             "substitutions": [one.to_json() for one in self.substitutions],
             "packages": self.packages,
+            "hooks": list(self.hooks),
         }
 
 
@@ -162,6 +166,7 @@ def _published(
         cached=cached,
         substitutions=resolution.substitutions,
         packages=marker["packages"],
+        hooks=resolution.hooks,
     )
 
 

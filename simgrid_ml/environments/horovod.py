@@ -1,9 +1,9 @@
-"""The one recipe for Horovod: a wheel for one build of torch, compiled once and kept.
+"""The one recipe for Horovod: a wheel for one build of the frameworks, compiled once and kept.
 
-Release 0.28.1 is the last and has no wheels. A current PyTorch has headers that need C++17, where
-Horovod asks for C++14, so the sources are patched. They are compiled against the very torch and
-Open MPI they will run with, in an environment of their own, which is thrown away: no build tools
-remain in the user's, and the wheel goes into any other with the same torch.
+Release 0.28.1 is the last and has no wheels. Current frameworks have headers that need C++17, where
+Horovod asks for C++14, so the sources are patched. They are compiled against the very torch,
+TensorFlow and Open MPI they will run with, in an environment of their own, which is thrown away: no
+build tools remain in the user's, and the wheel goes into any other with the same frameworks.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ import subprocess
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from simgrid_ml.environments.cache import Cache, locked, remove
-from simgrid_ml.environments.catalog import HOROVOD, OPENMPI
+from simgrid_ml.environments.catalog import (
+    HOROVOD,
+    OPENMPI,
+    horovod_frameworks,
+    tensorflow_in,
+)
 from simgrid_ml.environments.process import Finished, no_space_left
 from simgrid_ml.environments.resolution import Host, Resolution
 from simgrid_ml.environments.tools import Tools, failure
 from simgrid_ml.errors import EnvironmentBuildError
 
-__all__ = ["PATCHES", "TOOLS", "VARIABLES", "HorovodWheel"]
+__all__ = ["PATCHES", "HorovodWheel", "tools", "variables"]
 
 RECIPE = 2
-TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
-VARIABLES = {
-    "HOROVOD_WITH_PYTORCH": "1",
-    "HOROVOD_WITHOUT_TENSORFLOW": "1",
+_TOOLS = ("setuptools<70", "wheel", "cmake<4", "ninja", "pip")
+_VARIABLES = {
     "HOROVOD_WITHOUT_MXNET": "1",
     "HOROVOD_WITH_MPI": "1",
     "HOROVOD_WITH_GLOO": "1",
@@ -49,7 +52,8 @@ _RUN_PATH = (
     "project(horovod CXX)",
     "project(horovod CXX)\n"
     "set(CMAKE_BUILD_WITH_INSTALL_RPATH TRUE)\n"
-    'set(CMAKE_INSTALL_RPATH "$ORIGIN/../../../..;$ORIGIN/../../torch/lib")',
+    "set(CMAKE_INSTALL_RPATH"
+    ' "$ORIGIN/../../../..;$ORIGIN/../../torch/lib;$ORIGIN/../../tensorflow")',
 )
 # An option of make. Ninja comes as a wheel, make would be one more thing to install first.
 _NO_MAKE = ("make_args.append('VERBOSE=1')", "pass")
@@ -58,6 +62,21 @@ PATCHES = {
     "horovod/torch/CMakeLists.txt": (_CXX_17,),
     "setup.py": (_NO_MAKE,),
 }
+
+
+def variables(packages: Mapping[str, str]) -> dict[str, str]:
+    """What Horovod's ``setup.py`` is told, for the frameworks among ``packages``."""
+    frameworks = horovod_frameworks(packages)
+    has = {"PYTORCH": "torch" in frameworks, "TENSORFLOW": bool(tensorflow_in(frameworks))}
+    return {
+        **{f"HOROVOD_{'WITH' if here else 'WITHOUT'}_{name}": "1" for name, here in has.items()},
+        **_VARIABLES,
+    }
+
+
+def tools(packages: Mapping[str, str]) -> tuple[str, ...]:
+    """What is installed to build, beside ``packages``."""
+    return (*_TOOLS, "pybind11") if tensorflow_in(horovod_frameworks(packages)) else _TOOLS
 
 
 @dataclass
@@ -104,7 +123,7 @@ class HorovodWheel:
     def _stem(self, resolution: Resolution) -> str:
         parts = [
             f"horovod-{HOROVOD}-r{RECIPE}",
-            f"torch-{resolution.packages['torch']}",
+            _builds(resolution),
             f"ompi-{resolution.packages.get('openmpi', OPENMPI)}",
             f"{self.tools.host.abi}-{self.tools.host.platform.split()[-1]}",
         ]
@@ -118,16 +137,16 @@ class HorovodWheel:
         python = self.tools.make_venv(doing, venv)
         self.tools.install_lock(doing, python, resolution, work / "lock.txt")
         # In a step of its own: torch asks for a newer setuptools than Horovod's setup.py bears.
-        self.tools.install(doing, python, *TOOLS)
+        self.tools.install(doing, python, *tools(resolution.packages))
         sources = self._sources(work, python, environment)
         wheels = work / "wheels"
         environment.update(
             PATH=f"{venv / 'bin'}{os.pathsep}{environment.get('PATH', os.defpath)}",
             CXX=compiler,
             CMAKE_BUILD_PARALLEL_LEVEL=str(len(os.sched_getaffinity(0))),
-            **VARIABLES,
+            **variables(resolution.packages),
         )
-        cuda = "+cpu" not in resolution.packages["torch"] and shutil.which("nvcc") is not None
+        cuda = "cpu" not in _builds(resolution) and shutil.which("nvcc") is not None
         if cuda and self.tools.host.has_gpu:
             environment["HOROVOD_GPU_OPERATIONS"] = "NCCL"
 
@@ -185,6 +204,12 @@ class HorovodWheel:
                 text = text.replace(old, new)
             path.write_text(text, encoding="utf-8")
         return sources
+
+
+def _builds(resolution: Resolution) -> str:
+    """``torch-2.13.0+cpu-tensorflow-cpu-2.15.1``: what Horovod is compiled against."""
+    packages = resolution.packages
+    return "-".join(f"{name}-{packages[name]}" for name in horovod_frameworks(packages))
 
 
 def _plain(text: str) -> str:

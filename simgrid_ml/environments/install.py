@@ -20,6 +20,7 @@ from simgrid_ml.environments.cache import (
     locked,
     remove,
 )
+from simgrid_ml.environments.catalog import horovod_frameworks
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import BuildLog, Commands, no_space_left
 from simgrid_ml.environments.resolution import Host, Resolution, remember, remembered
@@ -34,7 +35,8 @@ __all__ = ["Installer"]
 
 _SMOKE = {
     "torch": "torch",
-    "horovod": "horovod.torch",
+    "tensorflow": "tensorflow",
+    "tensorflow-cpu": "tensorflow",
     "mpi4py": "mpi4py",
     "numpy": "numpy",
     "scikit-learn": "sklearn",
@@ -148,8 +150,10 @@ class Installer:
     def _try_imports(self, python: str, resolution: Resolution) -> None:
         """Import what matters once: broken builds show here, and bytecode is written only once
         and not by all ranks at the same time."""
-        present = {*resolution.packages, *(["horovod"] if resolution.horovod else [])}
-        modules = [module for name, module in _SMOKE.items() if name in present]
+        modules = [module for name, module in _SMOKE.items() if name in resolution.packages]
+        if resolution.horovod:
+            carriers = horovod_frameworks(resolution.packages)
+            modules += [f"horovod.{_SMOKE[name]}" for name in carriers]
         if not modules:
             return
         self.tools.report(f"trying to import {', '.join(modules)}")

