@@ -10,9 +10,9 @@ import os
 import sys
 
 _ABOUT = {
-    "numpy_aliases": "numpy",
-    "tensorflow_v1": "tensorflow",
-    "torch_gloo": "torch.distributed",
+    "numpy_aliases": ("numpy",),
+    "tensorflow_v1": ("tensorflow", "keras"),
+    "torch_gloo": ("torch.distributed",),
 }
 
 
@@ -23,7 +23,7 @@ class _Finder:
         self.hooks = hooks
 
     def find_spec(self, name, path=None, target=None):
-        hooks = [hook for hook in self.hooks if _ABOUT[hook] == name]
+        hooks = [hook for hook in self.hooks if name in _ABOUT[hook]]
         if not hooks:
             return None
         for finder in sys.meta_path:
