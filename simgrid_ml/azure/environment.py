@@ -34,7 +34,7 @@ __all__ = [
 
 _log = logging.getLogger("azureml.core.environment")
 _DEFAULT_SHM_SIZE = "2g"
-_CURATED = re.compile(r"AzureML-PyTorch-(\d+\.\d+)-(CPU|GPU)\Z", re.IGNORECASE)
+_CURATED = re.compile(r"AzureML-(PyTorch|TensorFlow|Chainer)-([\d.]+)-(CPU|GPU)\Z", re.IGNORECASE)
 
 
 class RegistryIdentity(Element):
@@ -332,7 +332,7 @@ class Environment(Element):
     def get(
         workspace: Any, name: str, version: str | None = None, label: str | None = None
     ) -> Environment:
-        """A registered environment, else one of the curated ``AzureML-PyTorch-<v>-CPU|GPU``."""
+        """A registered environment, else a curated one, as ``AzureML-TensorFlow-2.3-CPU``."""
         if label and version:
             raise UserErrorException("give a version or a label of the environment, not both")
         folder = os.path.join(_folder(workspace), _file_name(name))
@@ -345,7 +345,7 @@ class Environment(Element):
                 return _from_plain(json.load(stream))
         curated = _CURATED.match(name)
         if curated and not known:
-            return _curated(name, curated.group(1), curated.group(2).lower())
+            return _curated(name, *curated.groups())
         raise UserErrorException(f"no environment {name!r} (version {version}) is registered")
 
     @staticmethod
@@ -405,18 +405,18 @@ def _with_packages(name: str, conda: str | None, pip: str | None) -> Environment
     return environment
 
 
-def _curated(name: str, version: str, processor: str) -> Environment:
-    if version not in frameworks.versions("PyTorch"):
+def _curated(name: str, framework: str, version: str, processor: str) -> Environment:
+    if version not in frameworks.versions(framework):
         raise UserErrorException(
-            f"no curated environment {name!r}; there are those of PyTorch "
-            + ", ".join(frameworks.versions("PyTorch"))
+            f"no curated environment {name!r}; there are those of {framework} "
+            + ", ".join(frameworks.versions(framework))
         )
     environment = Environment(name)
     environment.version = "1"
-    environment.docker.base_image = frameworks.base_image("PyTorch", version, processor)
+    environment.docker.base_image = frameworks.base_image(framework, version, processor.lower())
     dependencies = environment.python.conda_dependencies
     assert dependencies is not None
-    dependencies._merge(frameworks.dependencies("PyTorch", version))
+    dependencies._merge(frameworks.dependencies(framework, version, processor.lower()))
     return environment
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from simgrid_ml.azure import arguments, frameworks
@@ -38,6 +39,8 @@ class MMLBaseEstimator:
 
     run_config: RunConfiguration
 
+    _asked_tasks: Mapping[str, Any] = MappingProxyType({})  # counts of TensorFlow's
+
     def _configure(self, request: Request) -> None:
         announce(request)
         check(request, type(self).__name__, self._SUPPORTED_BACKENDS)
@@ -60,6 +63,7 @@ class MMLBaseEstimator:
             source_directory=self._source_directory,
             distributed=self._distributed_backend,
             process_count_per_node=self._process_count_per_node,
+            asked_tasks=self._asked_tasks,
         ):
             _lint_log.warning(sentence)
 
@@ -88,7 +92,7 @@ class Estimator(MMLBaseEstimator):
         node_count: nodes; more than one needs an ``AmlCompute`` object and a distribution.
         process_count_per_node: only with ``distributed_backend="mpi"``.
         distributed_backend: ``"mpi"``; older than ``distributed_training``.
-        distributed_training: an ``MpiConfiguration``.
+        distributed_training: an ``MpiConfiguration``, or one of the older objects.
         use_gpu: GPU builds of the packages; how many GPUs there are is a matter of the nodes.
         use_docker: kept for scripts of its time.
         custom_docker_base_image: older name of the next.

@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from simgrid_ml.azure._validation import Request
-from simgrid_ml.azure.dnn import FrameworkEstimator
 from simgrid_ml.azure.environment import ContainerRegistry, Environment
+from simgrid_ml.azure.framework_estimator import FrameworkEstimator
 
 __all__ = ["SKLearn"]
 

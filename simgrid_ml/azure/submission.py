@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simgrid_ml.azure import arguments as script_arguments
-from simgrid_ml.azure import frameworks
+from simgrid_ml.azure import frameworks, tasks
 from simgrid_ml.azure.conda_dependencies import CondaDependencies, package_name
 from simgrid_ml.azure.element import is_a
 from simgrid_ml.azure.errors import (
     ExperimentExecutionException,
-    RunConfigurationException,
     TrainingException,
     UserErrorException,
     not_emulated,
@@ -28,21 +27,11 @@ from simgrid_ml.azure.errors import (
 from simgrid_ml.azure.lint import odd_inputs
 from simgrid_ml.azure.runconfig import definition
 from simgrid_ml.errors import SpecError
-from simgrid_ml.spec.job import (
-    Distribution,
-    EnvironmentSpec,
-    JobSpec,
-    Mpi,
-    ParameterServer,
-    Plain,
-    Registry,
-    TorchDistributed,
-)
+from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Registry
 from simgrid_ml.units import parse_bytes
 
 __all__ = ["Submission", "plan"]
 
-_MPI = ("mpi", "intelmpi", "openmpi")
 _NO_WISH = ("3.8.13", "3.10.18", "3.6.2")  # Python versions the SDK writes down unasked
 _ANY_PYTHON = "python"  # the SDK's default
 _SHELL_WORDS = frozenset(["&&", "||", ";", "|", ">", ">>", "<", "2>&1", "&"])
@@ -141,17 +130,14 @@ def plan(
     _refuse_datasets(datasets, arguments)
 
     shown = definition(run_config)
-    variables = {
-        **_texts(run_config.environment.environment_variables),
-        **_texts(run_config.environment_variables),
-        **_data_variables(references, datastores or {}),
-    }
+    variables = tasks.variables(run_config) | _data_variables(references, datastores or {})
     what = _what_to_run(source, script, command, arguments)
     shown |= {"script": what.get("entry_script", script), "arguments": _plain_list(arguments)}
     shown["command"] = command or ""
     if source_directory_data_store is not None:
         shown["sourceDirectoryDataStore"] = source_directory_data_store.name
 
+    distribution = tasks.distribution(run_config)
     distributed = getattr(config, "_distributed_backend", None)
     warnings += odd_inputs(
         run_config,
@@ -159,12 +145,13 @@ def plan(
         source_directory=source,
         distributed=distributed,
         process_count_per_node=getattr(config, "_process_count_per_node", 1),
+        asked_tasks=getattr(config, "_asked_tasks", None),
     )
     if run_config.docker and run_config.docker.arguments:
         warnings.append(f"arguments of docker are not used: {run_config.docker.arguments}")
     job = JobSpec(
         source=source,
-        distribution=_distribution(run_config),
+        distribution=distribution,
         environment=_environment(config, warnings),
         variables=variables,
         **what,
@@ -309,59 +296,7 @@ def _data_variables(references: Mapping[str, Any], datastores: Mapping[str, str]
     return variables
 
 
-# -- how it is distributed --------------------------------------------------------------------
-def _distribution(run_config: Any) -> Distribution:
-    communicator = (run_config.communicator or "None").lower()
-    nodes = run_config.node_count
-    if communicator == "none":
-        return Plain(nodes=_count("node count", nodes))
-    if communicator in _MPI:
-        per_node = run_config.mpi.process_count_per_node
-        return Mpi(
-            nodes=_count("node count", nodes),
-            processes_per_node=_count("process count per node", per_node),
-        )
-    if communicator == "parameterserver":
-        return ParameterServer(
-            nodes=_count("node count", nodes),
-            workers=_count("worker count", run_config.tensorflow.worker_count),
-            servers=run_config.tensorflow.parameter_server_count,
-        )
-    if communicator in ("gloo", "nccl"):
-        return TorchDistributed(
-            nodes=_count("node count", nodes),
-            processes_per_node=_per_node(run_config.pytorch.process_count, nodes),
-            backend="nccl" if communicator == "nccl" else "gloo",
-        )
-    if communicator == "paralleltask":
-        raise not_emulated("parallel tasks", remedy="use MpiConfiguration")
-    raise RunConfigurationException(
-        f"{run_config.communicator!r} is no communicator; use 'None', 'OpenMpi', 'IntelMpi', "
-        "'ParameterServer', 'Gloo' or 'Nccl'"
-    )
-
-
-def _per_node(total: int | None, nodes: int) -> int:
-    """
-    Args:
-        total: processes of the job; None: one on each node.
-    """
-    if total is None:
-        return 1
-    if _count("process count", total) % nodes:
-        raise ExperimentExecutionException(
-            f"process_count is the number of all processes: {total} cannot be spread evenly over "
-            f"{nodes} nodes"
-        )
-    return total // nodes
-
-
-def _count(what: str, number: Any) -> int:
-    if not isinstance(number, int) or number < 1:
-        raise ExperimentExecutionException(f"{what} should be at least 1, not {number!r}")
-    return number
-
-
+# -- limits -----------------------------------------------------------------------------------
 def _limits(run_config: Any) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     seconds = run_config.max_run_duration_seconds
@@ -406,10 +341,12 @@ def _environment(config: Any, warnings: list[str]) -> EnvironmentSpec:
     packages = [line for line in conda.conda_packages if package_name(line) != "python"]
     framework, version = ready[:2] if ready else _framework_in(pip, packages, config)
     if framework and version and ready is None:
-        brought = frameworks.pins(framework, version)
+        brought = {
+            line
+            for processor in ("cpu", "gpu")
+            for line in frameworks.pins(framework, version, processor)
+        }
         pip = [line for line in pip if line not in brought]
-    if framework in ("tensorflow", "chainer"):
-        raise not_emulated(f"the environment of {framework}", later=True)
     wished = conda.get_python_version()
     return EnvironmentSpec(
         framework=framework,
@@ -432,19 +369,21 @@ def _framework_in(
 ) -> tuple[str | None, str | None]:
     """Which framework's pins the packages hold; of a pin the user overrode the name is enough."""
     name = getattr(config, "FRAMEWORK_NAME", None)
-    if name and name.lower() in ("tensorflow", "chainer"):
-        return name.lower(), config.framework_version
     names = {package_name(line) for line in (*pip, *conda)}
-    candidates = [("pytorch", version) for version in frameworks.versions("pytorch")]
-    if name:
-        candidates = [(name.lower(), config.framework_version)]
-    for framework, version in candidates:
-        pins = frameworks.pins(framework, version)
-        complete = all(package_name(pin) in names for pin in pins)
-        exact = [pin for pin in pins if pin in pip]
-        if complete and (exact if name else pins[0] in exact):
-            return framework, version
+    known = [(name.lower(), config.framework_version)] if name else frameworks.releases()
+    for framework, version in known:
+        for processor in ("cpu", "gpu"):
+            pins = [p for p in frameworks.pins(framework, version, processor) if _matters(p)]
+            exact = [pin for pin in pins if pin in pip]
+            itself = [pin for pin in exact if frameworks.is_framework(framework, package_name(pin))]
+            if all(package_name(pin) in names for pin in pins) and (exact if name else itself):
+                return framework, version
     return None, None
+
+
+def _matters(pin: str) -> bool:
+    """Whether it says anything of the framework; the rest is there, or needed, in any case."""
+    return package_name(pin) not in ("azureml-dataset-runtime", "cmake")
 
 
 def _registry(given: Any) -> Registry | None:
@@ -467,10 +406,6 @@ def _interpreter(path: str | None) -> str:
 
 
 # -- plain data -------------------------------------------------------------------------------
-def _texts(variables: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(name): str(value) for name, value in (variables or {}).items()}
-
-
 def _plain_list(arguments: Any) -> Any:
     if isinstance(arguments, str):
         return arguments

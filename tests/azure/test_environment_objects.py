@@ -124,13 +124,24 @@ def test_a_missing_environment_is_named(workspace: Any) -> None:
         Environment.get(object(), "mine")
 
 
-def test_a_curated_environment_is_the_frameworks(workspace: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "framework", "version"),
+    [
+        ("AzureML-PyTorch-1.6-GPU", "pytorch", "1.6"),
+        ("AzureML-TensorFlow-1.13-GPU", "tensorflow", "1.13"),
+        ("AzureML-TensorFlow-2.3-GPU", "tensorflow", "2.3"),
+        ("AzureML-Chainer-5.1.0-GPU", "chainer", "5.1.0"),
+    ],
+)
+def test_a_curated_environment_is_the_frameworks(
+    workspace: Any, tmp_path: Path, name: str, framework: str, version: str
+) -> None:
     from simgrid_ml.azure.script_run_config import ScriptRunConfig
 
     (tmp_path / "train.py").write_text("")
-    curated = Environment.get(workspace, "AzureML-PyTorch-1.6-GPU")
+    curated = Environment.get(workspace, name)
     spec = plan(ScriptRunConfig(str(tmp_path), "train.py", environment=curated)).job.environment
-    assert (spec.framework, spec.framework_version, spec.pip) == ("pytorch", "1.6", ())
+    assert (spec.framework, spec.framework_version, spec.pip) == (framework, version, ())
     assert spec.use_gpu and spec.image is None
 
 

@@ -30,7 +30,6 @@ from simgrid_ml.azure.runconfig import (
 )
 from simgrid_ml.azure.script_run_config import ScriptRunConfig
 from simgrid_ml.azure.sklearn import SKLearn
-from simgrid_ml.errors import NotEmulated
 
 
 class AmlCompute:
@@ -139,6 +138,31 @@ REFUSED: list[tuple[type, dict[str, Any], type[Exception], str]] = [
         "PyTorch 1.13 is not currently supported by the PyTorch estimator",
     ),
     (
+        TensorFlow,
+        {"framework_version": "1.15"},
+        TrainingException,
+        r"TensorFlow 1\.15 is not currently supported.*1\.13, 2\.0",
+    ),
+    (
+        Chainer,
+        {"framework_version": "7"},
+        TrainingException,
+        "Chainer 7 is not currently supported",
+    ),
+    (PyTorch, {"distributed_backend": "ps"}, TrainingException, r"\['mpi', 'gloo', 'nccl'\]"),
+    (TensorFlow, {"distributed_backend": "gloo"}, TrainingException, r"\['mpi', 'ps'\]"),
+    (TensorFlow, {"distributed_training": Nccl()}, TrainingException, "Unsupported framework"),
+    (TensorFlow, {"node_count": 2, "worker_count": 2}, TrainingException, "must be specified"),
+    (Chainer, {"distributed_backend": "ps"}, TrainingException, r"value: ps.*\['mpi'\]"),
+    (  # the SDK contradicts itself here as well
+        Chainer,
+        {"distributed_backend": "mpi", "distributed_training": Gloo()},
+        TrainingException,
+        r"Unsupported distributed backend value: mpi.*\['mpi'\]",
+    ),
+    (Chainer, {"distributed_training": ParameterServer()}, TrainingException, "Supported framew"),
+    (Chainer, {"worker_count": 2}, TypeError, "worker_count"),
+    (
         PyTorch,
         {"compute_target": "local", "_enable_optimized_mode": True},
         TrainingException,
@@ -192,12 +216,6 @@ def test_the_first_broken_rule_decides_the_exception(source: str) -> None:
         Estimator(source, node_count=0, user_managed=True, pip_packages=["a"])
 
 
-@pytest.mark.parametrize("kind", [TensorFlow, Chainer])
-def test_estimators_of_a_later_version_say_so(source: str, kind: Any) -> None:
-    with pytest.raises(NotEmulated, match=r"later version.*\n.*coverage"):
-        kind(source, compute_target="local")
-
-
 def test_an_unknown_torch_backend_is_refused() -> None:
     with pytest.raises(RunConfigurationException, match="'Nccl' or 'Gloo'"):
         PyTorchConfiguration("mpi")
@@ -235,6 +253,85 @@ def test_a_distribution_sets_framework_communicator_and_processes(
     assert (config.framework, config.communicator) == (framework, communicator)
     assert config.mpi.process_count_per_node == processes
     assert config.node_count == nodes
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "framework", "communicator", "tasks"),
+    [
+        ({}, "Python", "None", (1, 1)),
+        ({"worker_count": 4, "parameter_server_count": 2}, "Python", "None", (1, 1)),
+        ({"distributed_backend": "ps"}, "TensorFlow", "ParameterServer", (1, 1)),
+        (
+            {"distributed_backend": "PS", "worker_count": 2, "parameter_server_count": 0},
+            "TensorFlow",
+            "ParameterServer",
+            (2, 0),
+        ),
+        ({"distributed_backend": "mpi", "worker_count": 2}, "Python", "IntelMpi", (1, 1)),
+        (
+            {"distributed_training": TensorflowConfiguration(3, 2), "worker_count": 9},
+            "TensorFlow",
+            "ParameterServer",
+            (3, 2),
+        ),
+        ({"distributed_training": ParameterServer(3, 2)}, "tensorflow", "ParameterServer", (3, 2)),
+        (  # the word wins over the older object, and loses against the newer one
+            {"distributed_training": ParameterServer(3, 2), "distributed_backend": "ps"},
+            "TensorFlow",
+            "ParameterServer",
+            (1, 1),
+        ),
+        (
+            {"distributed_training": TensorflowConfiguration(3, 2), "distributed_backend": "ps"},
+            "TensorFlow",
+            "ParameterServer",
+            (3, 2),
+        ),
+    ],
+)
+def test_tensorflow_is_told_its_workers_and_parameter_servers(
+    source: str,
+    kwargs: dict[str, Any],
+    framework: str,
+    communicator: str,
+    tasks: tuple[int, int],
+) -> None:
+    config = TensorFlow(source, compute_target=CLUSTER, **kwargs).run_config
+    assert (config.framework, config.communicator) == (framework, communicator)
+    assert (config.tensorflow.worker_count, config.tensorflow.parameter_server_count) == tasks
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "image", "pip"),
+    [
+        (
+            TensorFlow,
+            {"pip_packages": ["keras"]},
+            "mcr.microsoft.com/azureml/intelmpi2018.3-ubuntu16.04:20200423.v1",
+            ["keras", "azureml-dataset-runtime[fuse,pandas]", "tensorflow==1.13.1"],
+        ),
+        (
+            TensorFlow,
+            {"pip_packages": ["keras"], "use_gpu": True, "framework_version": "2.0"},
+            "mcr.microsoft.com/azureml/openmpi4.1.0-cuda11.1-cudnn8-ubuntu20.04:20200704.v1",
+            ["keras", "azureml-dataset-runtime[fuse,pandas]", "tensorflow-gpu==2.0.0"],
+        ),
+        (
+            Chainer,
+            {"pip_packages": ["mpi4py"], "use_gpu": True},
+            "mcr.microsoft.com/azureml/base-gpu:intelmpi2018.3-cuda9.0-cudnn7-ubuntu16.04",
+            ["mpi4py", "chainer==5.1.0", "cupy-cuda90==5.2.0"],
+        ),
+        (TensorFlow, {"framework_version": "2.3"}, "tensorflow:2.3-cpu", ["azureml-defaults"]),
+        (Chainer, {"use_gpu": True}, "chainer:5.1.0-gpu", ["azureml-defaults"]),
+    ],
+)
+def test_a_framework_brings_the_image_and_the_pins_of_its_version(
+    source: str, kind: Any, kwargs: dict[str, Any], image: str, pip: list[str]
+) -> None:
+    estimator = kind(source, compute_target=CLUSTER, **kwargs)
+    assert estimator.run_config.environment.docker.base_image == image
+    assert [line for line in estimator.conda_dependencies.pip_packages if line in pip] == pip
 
 
 def test_the_run_configuration_has_what_was_given(source: str) -> None:
@@ -361,6 +458,8 @@ def test_flags_with_one_value_each_can_be_read_back(params: dict[str, Any]) -> N
     [
         (Estimator, "azureml.train.estimator._estimator"),
         (PyTorch, "azureml.train.dnn._pytorch"),
+        (TensorFlow, "azureml.train.dnn._tensorflow"),
+        (Chainer, "azureml.train.dnn._chainer"),
         (SKLearn, "azureml.train.sklearn"),
     ],
 )
@@ -398,12 +497,35 @@ def test_deprecated_parameters_are_logged_to_the_root_logger(
     assert all(text in line for text, line in zip(texts, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "texts"),
+    [
+        ({"worker_count": 2}, ["'worker_count' will be", "only together with"]),
+        (
+            {"worker_count": 2, "parameter_server_count": 2, "distributed_backend": "ps"},
+            ["'worker_count' will", "'parameter_server_count' will", "'distributed_backend' will"],
+        ),
+        ({"parameter_server_count": 1}, []),
+    ],
+)
+def test_the_older_counts_of_tensorflow_are_called_deprecated(
+    source: str, caplog: pytest.LogCaptureFixture, kwargs: dict[str, Any], texts: list[str]
+) -> None:
+    TensorFlow(source, compute_target=CLUSTER, entry_script="train.py", **kwargs)
+    found = messages(caplog, "root")
+    assert len(found) == len(texts)
+    assert all(text in line for text, line in zip(texts, found, strict=True))
+
+
 def test_the_default_framework_version_is_logged(
     source: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     logger = "azureml.train.estimator._framework_base_estimator"
     PyTorch(source, compute_target="local")
     assert any("defaulting to version 1.4" in text for text in messages(caplog, logger))
+    TensorFlow(source, compute_target="local")
+    Chainer(source, compute_target="local")
+    assert [text[-5:] for text in messages(caplog, logger)] == ["n 1.4", " 1.13", "5.1.0"]
     caplog.clear()
     PyTorch(source, compute_target="local", framework_version="1.6")
     SKLearn(source, compute_target="local")  # has but one version

@@ -17,7 +17,8 @@ import simgrid_ml
 from simgrid_ml.engine import prepare
 from simgrid_ml.errors import NotEmulated
 from simgrid_ml.record.run import RunLock, RunState
-from simgrid_ml.spec.job import Mpi, Plain
+from simgrid_ml.spec.job import Mpi, ParameterServer, Plain
+from simgrid_ml.spec.placement import HostInventory, place
 
 SHIM = Path(simgrid_ml.__file__).parent / "shim"
 
@@ -39,6 +40,7 @@ def jobs(monkeypatch):
 
     def submit(job, cluster, *, store, experiment, tags, properties, extra):
         prepare.check_source(job)
+        place(job, cluster, HostInventory(cpus=2, memory_bytes=2**32))
         asked.append((job, cluster))
         record = store.create(experiment, {"cluster": {"name": cluster.name}, **extra})
         lock = RunLock.take(record.path)
@@ -247,25 +249,116 @@ def test_one_estimator_runs_on_every_kind_of_target(jobs, project, exp, compute_
     assert [cluster.name for _, cluster in jobs] == ["local", "gpucluster", "amlcompute"]
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"script_params": {"--batch-size": 50}, "conda_packages": ["scikit-learn"]},
-        {"node_count": 2, "process_count_per_node": 1, "distributed_backend": "mpi"},
-        {
-            "node_count": 2,
-            "worker_count": 2,
-            "parameter_server_count": 1,
-            "distributed_backend": "ps",
-        },
-        {"pip_packages": ["keras"]},
-    ],
-)
-def test_the_tensorflow_estimator_is_planned_and_says_so(project, compute_target, kwargs):
+# -- TensorFlow and Keras, 2019 ---------------------------------------------------------------
+def test_tensorflow_on_one_node_gets_its_arguments_and_scikit_learn(
+    jobs, project, compute_target, exp
+):
     from azureml.train.dnn import TensorFlow
 
-    with pytest.raises(NotEmulated, match="later version"):
-        TensorFlow(project, compute_target=compute_target, entry_script="train.py", **kwargs)
+    script_params = {"--batch-size": 50, "--learning-rate": 0.01}
+    tf_est = TensorFlow(
+        source_directory=project,
+        script_params=script_params,
+        compute_target=compute_target,
+        entry_script="train.py",
+        conda_packages=["scikit-learn"],
+        use_gpu=True,
+    )
+    exp.submit(tf_est)
+    job = jobs[0][0]
+    assert job.arguments == ("--batch-size", "50", "--learning-rate", "0.01")
+    assert job.distribution == Plain(nodes=1)
+    environment = job.environment
+    assert (environment.framework, environment.framework_version) == ("tensorflow", "1.13")
+    assert (environment.conda, environment.pip) == (("scikit-learn",), ())
+    assert environment.use_gpu and environment.image is None
+
+
+def test_tensorflow_with_horovod_over_two_nodes(jobs, project, compute_target, exp):
+    from azureml.train.dnn import TensorFlow
+
+    tf_est = TensorFlow(
+        source_directory=project,
+        script_params={},
+        compute_target=compute_target,
+        entry_script="train.py",
+        node_count=2,
+        process_count_per_node=1,
+        distributed_backend="mpi",
+        use_gpu=True,
+    )
+    exp.submit(tf_est)
+    assert jobs[0][0].distribution == Mpi(nodes=2, processes_per_node=1)
+    assert jobs[0][0].environment.framework == "tensorflow"
+
+
+def test_a_parameter_server_and_the_two_workers_of_the_code(jobs, project, compute_target, exp):
+    from azureml.train.dnn import TensorFlow
+
+    tf_est = TensorFlow(
+        source_directory=project,
+        script_params={},
+        compute_target=compute_target,
+        entry_script="train.py",
+        node_count=2,
+        worker_count=2,
+        parameter_server_count=1,
+        distributed_backend="ps",
+        use_gpu=True,
+    )
+    exp.submit(tf_est)
+    assert jobs[0][0].distribution == ParameterServer(nodes=2, workers=2, servers=1)
+
+
+def test_keras_is_one_more_package_of_tensorflow(jobs, project, compute_target, exp):
+    from azureml.train.dnn import TensorFlow
+
+    keras_est = TensorFlow(
+        source_directory=project,
+        script_params={"--batch-size": 50},
+        compute_target=compute_target,
+        entry_script="keras_train.py",
+        pip_packages=["keras"],
+        use_gpu=True,
+    )
+    exp.submit(keras_est)
+    environment = jobs[0][0].environment
+    assert (environment.framework, environment.pip) == ("tensorflow", ("keras",))
+
+
+def test_keras_by_conda_packages_of_the_generic_estimator(jobs, project, compute_target, exp):
+    from azureml.core.runconfig import MpiConfiguration
+    from azureml.train.estimator import Estimator
+
+    estimator = Estimator(
+        source_directory=project,
+        compute_target=compute_target,
+        entry_script="train.py",
+        node_count=2,
+        process_count_per_node=1,
+        distributed_training=MpiConfiguration(),
+        conda_packages=["tensorflow", "keras"],
+    )
+    exp.submit(estimator)
+    environment = jobs[0][0].environment
+    assert (environment.framework, environment.conda) == (None, ("tensorflow", "keras"))
+
+
+def test_more_parameter_servers_than_nodes_are_refused_at_the_submission(
+    jobs, project, compute_target, exp
+):
+    from azureml.exceptions import ExperimentExecutionException
+    from azureml.train.dnn import ParameterServer, TensorFlow
+
+    estimator = TensorFlow(
+        project,
+        compute_target=compute_target,
+        entry_script="train.py",
+        node_count=2,
+        distributed_training=ParameterServer(worker_count=2, parameter_server_count=3),
+    )
+    with pytest.raises(ExperimentExecutionException, match="3 parameter servers on 2 nodes"):
+        exp.submit(estimator)
 
 
 def test_data_of_the_pages_is_planned_and_says_so():

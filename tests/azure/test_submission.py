@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from simgrid_ml.azure.conda_dependencies import CondaDependencies
-from simgrid_ml.azure.distributed import Nccl, ParameterServer
-from simgrid_ml.azure.dnn import PyTorch
+from simgrid_ml.azure.distributed import Gloo, Nccl, ParameterServer
+from simgrid_ml.azure.dnn import Chainer, PyTorch, TensorFlow
 from simgrid_ml.azure.environment import ContainerRegistry, Environment, RegistryIdentity
 from simgrid_ml.azure.errors import (
     ExperimentExecutionException,
@@ -21,6 +22,7 @@ from simgrid_ml.azure.errors import (
 from simgrid_ml.azure.estimator import Estimator
 from simgrid_ml.azure.runconfig import (
     MpiConfiguration,
+    PyTorchConfiguration,
     RunConfiguration,
     TensorflowConfiguration,
 )
@@ -28,8 +30,9 @@ from simgrid_ml.azure.script_run_config import ScriptRunConfig
 from simgrid_ml.azure.sklearn import SKLearn
 from simgrid_ml.azure.submission import plan
 from simgrid_ml.errors import NotEmulated
-from simgrid_ml.spec import job as spec
 from simgrid_ml.spec.job import Mpi, Plain
+from simgrid_ml.spec.job import ParameterServer as Tasks
+from simgrid_ml.spec.job import TorchDistributed as Ranks
 
 
 class AmlCompute:
@@ -217,14 +220,220 @@ def test_odd_distributions_run_the_script_on_every_node(source: str, odd: Any) -
 
 
 @pytest.mark.parametrize(
-    ("config", "expected"),
+    ("kind", "config", "expected"),
     [
-        ({"distributed_training": ParameterServer(2, 1)}, spec.ParameterServer(workers=2)),
-        ({"distributed_training": Nccl()}, spec.TorchDistributed(backend="nccl")),
+        (Estimator, {"distributed_training": ParameterServer(2, 1)}, Tasks(workers=2)),
+        (Estimator, {"distributed_training": Nccl()}, Ranks(backend="nccl")),
+        (PyTorch, {"distributed_training": Gloo()}, Ranks(backend="gloo")),
+        (PyTorch, {"distributed_backend": "Gloo"}, Ranks(backend="gloo")),
+        (PyTorch, {"distributed_backend": "nccl", "node_count": 3}, Ranks(nodes=3)),
+        (TensorFlow, {"distributed_backend": "ps"}, Tasks()),
+        (
+            TensorFlow,
+            {"node_count": 2, "distributed_training": TensorflowConfiguration(3, 0)},
+            Tasks(nodes=2, workers=3, servers=0),
+        ),
+        (TensorFlow, {"distributed_backend": "mpi", "node_count": 2}, Mpi(nodes=2)),
+        (
+            Chainer,
+            {"node_count": 2, "process_count_per_node": 2, "distributed_backend": "mpi"},
+            Mpi(nodes=2, processes_per_node=2),
+        ),
     ],
 )
-def test_the_older_objects_distribute(source: str, config: dict[str, Any], expected: Any) -> None:
-    assert plan(estimator(source, **config)).job.distribution == expected
+def test_words_and_objects_distribute(
+    source: str, kind: Any, config: dict[str, Any], expected: Any
+) -> None:
+    config = {"compute_target": CLUSTER, "entry_script": "train.py", **config}
+    assert plan(kind(source, **config)).job.distribution == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (TensorflowConfiguration(3, 2), Tasks(nodes=3, workers=3, servers=2)),
+        (TensorflowConfiguration(2, 0), Tasks(nodes=2, workers=2, servers=0)),
+        (PyTorchConfiguration("Gloo", node_count=2), Ranks(nodes=2, backend="gloo")),
+        (PyTorchConfiguration("Nccl", 6, 2), Ranks(nodes=2, processes_per_node=3)),
+    ],
+)
+def test_the_distribution_of_a_script_run(source: str, config: Any, expected: Any) -> None:
+    submission = plan(ScriptRunConfig(source, "train.py", distributed_job_config=config))
+    assert submission.job.distribution == expected
+    assert not submission.warnings
+
+
+def test_processes_that_cannot_be_spread_evenly_are_refused(source: str) -> None:
+    config = ScriptRunConfig(
+        source, "train.py", distributed_job_config=PyTorchConfiguration("Gloo", 3, 2)
+    )
+    with pytest.raises(ExperimentExecutionException, match="3 cannot be spread evenly over 2"):
+        plan(config)
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ((0, 1), "worker count should be a whole number and at least 1, not 0"),
+        ((-1, 1), "worker count"),
+        (("2", 1), "worker count.*not '2'"),
+        ((True, 1), "worker count.*not True"),
+        ((1, -1), "parameter server count should be a whole number and at least 0, not -1"),
+        ((1, None), "parameter server count"),
+        ((1, 1.0), "parameter server count.*1.0"),
+    ],
+)
+def test_tensorflow_needs_a_worker_and_whole_numbers(
+    source: str, caplog: pytest.LogCaptureFixture, counts: Any, text: str
+) -> None:
+    config = TensorFlow(
+        source,
+        compute_target=CLUSTER,
+        entry_script="train.py",
+        distributed_training=TensorflowConfiguration(*counts),
+    )
+    assert "this cannot be submitted as it is" in caplog.messages[-1]
+    with pytest.raises(ExperimentExecutionException, match=text):
+        plan(config)
+
+
+OPTION = "SIMGRID_ML_TF_"
+
+
+@pytest.mark.parametrize(
+    ("variables", "servers", "expected"),
+    [
+        ({"FIRST_WORKER": "master"}, 1, Tasks(workers=2, first_worker="master")),
+        ({"FIRST_WORKER": "worker", "COORDINATOR": "0"}, 0, Tasks(workers=2, servers=0)),
+        ({"COORDINATOR": "1"}, 1, Tasks(workers=2, coordinator=True)),
+        ({"SERVER_GRACE_S": "60"}, 1, Tasks(workers=2, server_grace_s=60.0)),
+        ({"COORDINATOR": "true", "SERVER_GRACE_S": "0.5"}, 1, None),
+    ],
+)
+def test_variables_of_the_job_say_what_azure_has_no_word_for(
+    source: str, variables: dict[str, str], servers: int, expected: Any
+) -> None:
+    given = {OPTION + name: text for name, text in variables.items()}
+    for where in ("run", "environment"):
+        config = RunConfiguration("train.py", communicator="ParameterServer")
+        config.tensorflow = TensorflowConfiguration(2, servers)
+        if where == "run":
+            config.environment_variables = given
+        else:
+            config.environment.environment_variables = given
+        job = plan(ScriptRunConfig(source, run_config=config)).job
+        if expected is None:
+            expected = Tasks(workers=2, coordinator=True, server_grace_s=0.5)
+        assert job.distribution == expected
+        assert {name: job.variables[name] for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("variables", "servers", "text"),
+    [
+        ({"FIRST_WORKER": "chief"}, 1, "'worker' or 'master'"),
+        ({"COORDINATOR": "yes please"}, 1, "'1' or '0'"),
+        ({"COORDINATOR": ""}, 1, "'1' or '0'"),
+        ({"SERVER_GRACE_S": "soon"}, 1, "number of seconds"),
+        ({"SERVER_GRACE_S": "-1"}, 1, "number of seconds"),
+        ({"SERVER_GRACE_S": "inf"}, 1, "number of seconds"),
+        ({"SERVER_GRACE_S": "nan"}, 1, "number of seconds"),
+        ({"COORDINATER": "1"}, 1, "COORDINATER: no such option.*_COORDINATOR"),
+        ({"COORDINATOR": "1"}, 0, "needs at least one parameter server"),
+        ({"COORDINATOR": "1", "FIRST_WORKER": "master"}, 1, "leave one of the two out"),
+    ],
+)
+def test_an_option_that_cannot_be_honoured_is_refused(
+    source: str, variables: dict[str, str], servers: int, text: str
+) -> None:
+    config = RunConfiguration("train.py", communicator="ParameterServer")
+    config.tensorflow = TensorflowConfiguration(2, servers)
+    config.environment_variables = {OPTION + name: text for name, text in variables.items()}
+    with pytest.raises(UserErrorException, match=text):
+        plan(ScriptRunConfig(source, run_config=config))
+
+
+def test_options_of_tensorflows_tasks_are_refused_for_other_jobs(source: str) -> None:
+    variables = {f"{OPTION}COORDINATOR": "1"}
+    for more in ({}, {"distributed_training": MpiConfiguration()}):
+        with pytest.raises(UserErrorException, match="only for TensorFlow's tasks"):
+            plan(estimator(source, environment_variables=variables, **more))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "texts"),
+    [
+        (
+            TensorFlow,
+            {"node_count": 2, "distributed_training": TensorflowConfiguration(5, 1)},
+            ["5 workers share 2 node"],
+        ),
+        (
+            TensorFlow,
+            {"node_count": 5, "distributed_training": TensorflowConfiguration(2, 1)},
+            ["2 of 5 nodes get no task"],
+        ),
+        (
+            TensorFlow,
+            {"node_count": 3, "distributed_training": TensorflowConfiguration(2, 2)},
+            ["1 of 3 nodes get no task"],
+        ),
+        (
+            TensorFlow,
+            {"worker_count": 4},
+            ["worker_count=4 is ignored without distributed_backend='ps'"],
+        ),
+        (
+            TensorFlow,
+            {"distributed_training": TensorflowConfiguration(1, 1), "parameter_server_count": 3},
+            ["parameter_server_count=3 is ignored: the TensorflowConfiguration says 1"],
+        ),
+        (
+            TensorFlow,
+            {"distributed_training": ParameterServer(1, 0), "distributed_backend": "ps"},
+            ["the ParameterServer is ignored"],
+        ),
+        (
+            TensorFlow,
+            {"distributed_training": MpiConfiguration(), "distributed_backend": "ps"},
+            ["the MpiConfiguration is ignored: the job's communicator is 'ParameterServer'"],
+        ),
+        (
+            TensorFlow,
+            {"distributed_backend": "ps", "process_count_per_node": 2},
+            ["process_count_per_node=2 is ignored: only MPI starts several"],
+        ),
+        (
+            PyTorch,
+            {"distributed_backend": "nccl", "distributed_training": PyTorchConfiguration("Gloo")},
+            ["the PyTorchConfiguration is ignored"],
+        ),
+        (
+            PyTorch,
+            {"node_count": 2, "distributed_training": PyTorchConfiguration("Gloo")},
+            ["PyTorchConfiguration does not distribute.*give it to ScriptRunConfig"],
+        ),
+        (
+            PyTorch,
+            {"distributed_training": TensorflowConfiguration(2, 1)},
+            ["TensorflowConfiguration does not distribute"],
+        ),
+        (PyTorch, {"distributed_training": Gloo(), "distributed_backend": "gloo"}, []),
+        (TensorFlow, {"node_count": 2, "distributed_backend": "ps", "worker_count": 2}, []),
+    ],
+)
+def test_what_will_not_happen_is_said_at_construction_and_at_submission(
+    source: str,
+    caplog: pytest.LogCaptureFixture,
+    kind: Any,
+    kwargs: dict[str, Any],
+    texts: list[str],
+) -> None:
+    config = kind(source, compute_target=CLUSTER, entry_script="train.py", **kwargs)
+    said = [one.getMessage() for one in caplog.records if one.name == "simgrid_ml.azure"]
+    for found in (said, plan(config).warnings):
+        assert len(found) == len(texts)
+        assert all(re.search(text, line) for text, line in zip(texts, found, strict=True))
 
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, None, "2"])
@@ -281,6 +490,53 @@ def test_a_users_pin_stays_beside_the_framework(source: str) -> None:
         environment = plan(config).job.environment
         assert (environment.framework, environment.framework_version) == ("pytorch", "1.4")
         assert len(environment.pip) + len(environment.conda) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "packages", "pip"),
+    [
+        (TensorFlow, None, {"conda_packages": ["scikit-learn"]}, ()),
+        (TensorFlow, "1.10", {"pip_packages": ["keras"]}, ("keras",)),
+        (TensorFlow, "2.3", {"pip_packages": ["keras", "cmake"]}, ("keras", "cmake")),
+        (TensorFlow, "2.2", {"pip_packages": ["tensorflow==2.2.1"]}, ("tensorflow==2.2.1",)),
+        (Chainer, None, {"pip_packages": ["pillow"]}, ("pillow",)),
+        (Chainer, "7.0.0", {}, ()),
+    ],
+)
+@pytest.mark.parametrize("use_gpu", [False, True])
+def test_tensorflow_and_chainer_are_frameworks_whose_pins_are_nobodys_wish(
+    source: str, kind: Any, version: str | None, packages: dict[str, Any], pip: Any, use_gpu: bool
+) -> None:
+    for target in (CLUSTER, "local"):
+        config = kind(
+            source,
+            compute_target=target,
+            entry_script="train.py",
+            framework_version=version,
+            use_gpu=use_gpu,
+            **packages,
+        )
+        environment = plan(config).job.environment
+        framework = (kind.__name__.lower(), version or kind.DEFAULT_VERSION)
+        assert (environment.framework, environment.framework_version) == framework
+        assert environment.pip == pip
+        assert environment.conda == tuple(packages.get("conda_packages", ()))
+        assert (environment.use_gpu, environment.image, environment.python) == (use_gpu, None, None)
+
+
+def test_a_script_runs_own_list_of_the_pins_is_the_framework(source: str) -> None:
+    mine = Environment("mine")
+    mine.python.conda_dependencies = CondaDependencies.create(
+        pip_packages=["tensorflow-gpu==1.13.1", "horovod==0.16.1", "keras"]
+    )
+    environment = plan(ScriptRunConfig(source, "train.py", environment=mine)).job.environment
+    assert (environment.framework, environment.framework_version) == ("tensorflow", "1.13")
+    assert [line for line in environment.pip if not line.startswith("--")] == ["keras"]
+
+
+def test_keras_with_the_generic_estimator_is_two_packages(source: str) -> None:
+    environment = plan(estimator(source, conda_packages=["tensorflow", "keras"])).job.environment
+    assert (environment.framework, environment.conda) == (None, ("tensorflow", "keras"))
 
 
 def test_sklearn_is_a_framework_as_well(source: str) -> None:

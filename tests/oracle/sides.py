@@ -79,7 +79,7 @@ class Side:
 def _names(estimator: Any, dnn: Any, sklearn: Any, runconfig: Any, *others: Any) -> SimpleNamespace:
     found: dict[str, Any] = {"Estimator": estimator.Estimator, "SKLearn": sklearn.SKLearn}
     for module, names in (
-        (dnn, "PyTorch Mpi ParameterServer Gloo Nccl"),
+        (dnn, "PyTorch TensorFlow Chainer Mpi ParameterServer Gloo Nccl"),
         (
             runconfig,
             "MpiConfiguration TensorflowConfiguration PyTorchConfiguration "
@@ -173,6 +173,32 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+class _Names(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("simgrid_ml"):
+            self.found.append(record.name)
+
+
+def warned(make: Callable[[], Any]) -> list[str]:
+    """The loggers that ``make`` wrote warnings to, in order; our own are left out.
+
+    Empty if it raised: ours writes all warnings before it checks anything.
+    """
+    root, names = logging.getLogger(), _Names()
+    others, root.handlers = root.handlers, [names]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception):
+            make()
+            return names.found
+    finally:
+        root.handlers = others
+    return []
 
 
 def attempt(make: Callable[[], Any]) -> tuple[str, Any]:

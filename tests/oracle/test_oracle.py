@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sides import OURS, REAL, New, attempt, built, difference, project, quiet, shown
+from sides import OURS, REAL, New, attempt, built, difference, project, quiet, shown, warned
 
 from simgrid_ml.azure.submission import plan
 from simgrid_ml.spec.value import to_plain
@@ -49,7 +49,7 @@ def test_every_public_method_has_the_sdks_signature(name: str) -> None:
         assert parameters(getattr(ours, word)) == parameters(getattr(theirs, word)), word
 
 
-@pytest.mark.parametrize("name", ["PyTorch", "SKLearn"])
+@pytest.mark.parametrize("name", ["PyTorch", "TensorFlow", "Chainer", "SKLearn"])
 def test_framework_estimators_say_the_same_of_themselves(name: str) -> None:
     ours, theirs = getattr(OURS.names, name), getattr(REAL.names, name)
     for word in ("FRAMEWORK_NAME", "DEFAULT_VERSION"):
@@ -110,8 +110,14 @@ OBJECTS = [
     New("MpiConfiguration", (2, 3)),
     New("Mpi"),
     New("Mpi", (3,)),
+    New("TensorflowConfiguration"),
     New("TensorflowConfiguration", (2, 1)),
+    New("TensorflowConfiguration", (3, 0)),
+    New("TensorflowConfiguration", (0, 1)),
+    New("TensorflowConfiguration", ("2", 1.5)),
+    New("ParameterServer"),
     New("ParameterServer", (2, 2)),
+    New("ParameterServer", (2, -1)),
     New("PyTorchConfiguration"),
     New("PyTorchConfiguration", ("Gloo", 4, 2)),
     New("ParallelTaskConfiguration"),
@@ -161,10 +167,21 @@ PACKAGES = [
     ["pillow==5.4.1"],
     ["torch==1.5.0"],
     ["horovod==0.19.5", "azureml-sdk", "tqdm"],
+    ["keras"],
+    ["keras<=2.3.1", "tensorflow==2.2.0"],
+    ["tensorflow-gpu==1.13.1", "cmake"],
+    ["chainer", "mpi4py>=3", "azureml-dataset-runtime"],
     ["azureml-defaults"],
     [],
 ]
-CONDA = [["scikit-learn"], ["numpy=1.18", "python=3.7.3"], ["torch=1.5"], []]
+CONDA = [
+    ["scikit-learn"],
+    ["numpy=1.18", "python=3.7.3"],
+    ["torch=1.5"],
+    ["tensorflow=1.15", "keras"],
+    ["chainer", "cupy-cuda90"],
+    [],
+]
 COMMON: dict[str, st.SearchStrategy[Any]] = {
     "compute_target": often(CLUSTER, CLUSTER, *TARGETS),
     "vm_size": often(None, None, "STANDARD_NC6"),
@@ -191,7 +208,9 @@ COMMON: dict[str, st.SearchStrategy[Any]] = {
 SEVERAL: dict[str, st.SearchStrategy[Any]] = {
     "node_count": often(1, 2, 3, 0, -1),
     "process_count_per_node": often(1, 1, 2, 0),
-    "distributed_backend": often(None, None, "mpi", "MPI", "gloo", "nccl", "ps", "horovod"),
+    "distributed_backend": often(
+        None, None, "mpi", "MPI", "gloo", "nccl", "ps", "Ps", "PS", "horovod", ""
+    ),
     "distributed_training": often(None, *OBJECTS, *OBJECTS[:5]),
     "use_gpu": often(False, True),
     "custom_docker_base_image": often(None, None, None, "old/image"),
@@ -204,6 +223,20 @@ GRID: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         **SEVERAL,
         **FRAMEWORK,
         "framework_version": often(None, "1.0", "1.3", "1.4", "1.6", "1.13", 1.4),
+    },
+    "TensorFlow": {
+        **COMMON,
+        **SEVERAL,
+        **FRAMEWORK,
+        "framework_version": often(None, *REAL.names.TensorFlow.get_supported_versions(), "1.4"),
+        "worker_count": often(1, 2, 0, -1, "2"),
+        "parameter_server_count": often(1, 2, 0, -1, 1.5),
+    },
+    "Chainer": {
+        **COMMON,
+        **SEVERAL,
+        **FRAMEWORK,
+        "framework_version": often(None, "5.1.0", "7.0.0", "7"),
     },
     "SKLearn": {
         **COMMON,
@@ -223,6 +256,8 @@ def calls(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     chosen |= {"compute_target", "entry_script"}
     if name != "SKLearn" and draw(st.booleans()):
         chosen |= {"node_count", "distributed_training"}
+    if name == "TensorFlow" and draw(st.booleans()):
+        chosen |= {"distributed_backend", "worker_count", "parameter_server_count"}
     values = {key: draw(choices[key]) for key in sorted(chosen)}
     return name, {key: value for key, value in values.items() if value != "absent"}
 
@@ -233,7 +268,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 THOROUGH = settings(
-    max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 
@@ -256,6 +291,21 @@ def test_estimators_accept_refuse_and_configure_as_the_sdk(
         assert not difference(shown(OURS, ours.run_config), cleaned(theirs.run_config))
         assert ours.source_directory == theirs.source_directory
         assert outcome(ours) == outcome(theirs)
+
+
+@settings(THOROUGH, max_examples=300)
+@given(call=calls())
+def test_warnings_go_to_the_loggers_of_the_sdk(
+    folder: Path, call: tuple[str, dict[str, Any]]
+) -> None:
+    name, kwargs = call
+    loggers = []
+    for side in (OURS, REAL):
+        with quiet():
+            values = built(kwargs, side)
+        kind = getattr(side.names, name)
+        loggers.append(warned(lambda k=kind, v=values: k(str(folder), **v)))
+    assert loggers[0] == loggers[1]
 
 
 def cleaned(run_config: Any) -> Any:
