@@ -34,7 +34,9 @@ _CLOUD = "belongs to the cloud's resources"
 _OTHER_COMPUTE = "the emulated target is AmlCompute; `compute_target='local'` runs on one node"
 _SPARK = "Spark and Databricks are not emulated"
 _PIPELINE = "pipelines are not emulated; submit each step as a run"
-_REINFORCEMENT = "reinforcement learning with Ray is not emulated"
+_REINFORCEMENT = (
+    "promises Ray 0.8, of which there is no build any more; the error says how today's Ray runs"
+)
 _LATER = (_DATA, _HYPERDRIVE)
 
 
@@ -45,6 +47,9 @@ def _all_from(origin: str, *names: str) -> Dict[str, str]:
 _EXCEPTIONS = _all_from("errors", *(name for name in errors.__all__ if name.endswith("Exception")))
 
 EMULATED: Mapping[str, Mapping[str, str]] = {
+    "azureml.contrib.train.rl": _all_from(
+        "reinforcement", "Ray", "ReinforcementLearningEstimator", "WorkerConfiguration"
+    ),
     "azureml.core": {
         **_all_from("workspace", "Workspace"),
         **_all_from("experiment", "Experiment"),
@@ -162,7 +167,8 @@ _HYPERDRIVE_NAMES = (
 
 MISSING: Mapping[str, Mapping[str, str]] = {
     "azureml.contrib.train.rl": dict.fromkeys(
-        ("Ray", "ReinforcementLearningEstimator", "WorkerConfiguration"), _REINFORCEMENT
+        ("RLFramework", "ReinforcementLearningConfiguration", "ReinforcementLearningRun"),
+        _REINFORCEMENT,
     ),
     "azureml.core": {
         "Dataset": _DATA,
@@ -244,17 +250,16 @@ MISSING: Mapping[str, Mapping[str, str]] = {
 }
 """Module of the SDK → name → why it is missing."""
 
-_DESCRIBED = ("partly", "can be described as in the SDK; submitting it raises `NotEmulated`")
+_UNUSABLE = ("no", f"can be imported; its constructor raises `NotEmulated`: {_REINFORCEMENT}")
 
 PARTLY: Mapping[str, Tuple[str, str]] = {
-    "Chainer": ("planned", "can be imported; its constructor raises `NotEmulated`"),
-    "TensorFlow": ("planned", "can be imported; its constructor raises `NotEmulated`"),
-    "Gloo": _DESCRIBED,
-    "Nccl": _DESCRIBED,
-    "ParallelTaskConfiguration": _DESCRIBED,
-    "ParameterServer": _DESCRIBED,
-    "PyTorchConfiguration": _DESCRIBED,
-    "TensorflowConfiguration": _DESCRIBED,
+    "ParallelTaskConfiguration": (
+        "partly",
+        "can be described as in the SDK; submitting it raises `NotEmulated`",
+    ),
+    "Ray": _UNUSABLE,
+    "ReinforcementLearningEstimator": _UNUSABLE,
+    "WorkerConfiguration": _UNUSABLE,
 }
 """Names that are there and do not go all the way: how far, and a note."""
 
