@@ -30,6 +30,7 @@ from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
 from simgrid_ml.engine.links import LiveLinks
+from simgrid_ml.engine.nccl import served_by_gloo
 from simgrid_ml.environments.build import BuiltEnvironment, hold, read_by_nodes
 from simgrid_ml.errors import HostError, NodeError, SimgridError
 from simgrid_ml.launch import dialect
@@ -277,6 +278,7 @@ class _Story:
             stop.set()
             await asyncio.gather(built, return_exceptions=True)
             raise
+        environment = served_by_gloo(environment, self.job, self.cluster)
         wished = self.job.environment.image
         document = images.environment_document(environment, wished, self.image)
         write_json(self.record.file(wire.ENVIRONMENT), document)

@@ -12,7 +12,7 @@ import sys
 _ABOUT = {
     "numpy_aliases": ("numpy",),
     "tensorflow_v1": ("tensorflow", "keras"),
-    "torch_gloo": ("torch.distributed",),
+    "torch_gloo": ("torch.distributed.distributed_c10d",),
 }
 
 
