@@ -238,7 +238,7 @@ def _framework(marker: dict[str, Any]) -> str:
     from simgrid_ml.environments.catalog import TENSORFLOW_NAMES
 
     packages = marker.get("packages", {})
-    frameworks = ("torch", *TENSORFLOW_NAMES)
+    frameworks = ("torch", *TENSORFLOW_NAMES, "chainer")
     found = [name for name in frameworks if name in packages]
     if not found and "scikit-learn" in packages:
         found = ["scikit-learn"]

@@ -19,7 +19,7 @@ _NESTED = ("-r", "--requirement")
 _OPTIONS = (
     click.option(
         "--framework",
-        type=click.Choice(["pytorch", "tensorflow", "sklearn", "none"]),
+        type=click.Choice(["pytorch", "tensorflow", "chainer", "sklearn", "none"]),
         help="What to install  [none]",
     ),
     click.option("--framework-version", help="As an estimator takes it; old ones are substituted."),

@@ -9,18 +9,20 @@ says so. The set is kept small: what the estimator promised (the framework, Horo
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from simgrid_ml.errors import SpecError
 
 __all__ = [
+    "CHAINER_NEEDS",
     "CONDA_TO_PYPI",
     "FRAMEWORKS",
     "HOROVOD",
     "HOROVOD_TENSORFLOW_BEFORE",
     "MPI",
     "NUMPY_1_UNTIL",
+    "SOURCES",
     "TENSORFLOW",
     "TENSORFLOW_NAMES",
     "TENSORFLOW_NEWEST",
@@ -28,6 +30,8 @@ __all__ = [
     "TORCH_FAMILY",
     "FrameworkSet",
     "Substitution",
+    "build_constraints",
+    "check_chainer",
     "framework_set",
     "horovod_frameworks",
     "refuse_newer",
@@ -40,6 +44,7 @@ TORCH = "2.13.0"
 TENSORFLOW = "2.15.1"  # the last with Keras 2
 TENSORFLOW_NEWEST = "2.21.0"
 SKLEARN = "1.9.1"
+CHAINER = "7.8.1"  # the last release
 HOROVOD = "0.28.1"  # the last release
 HOROVOD_TENSORFLOW_BEFORE = (2, 16)
 """It knows neither Keras 3 nor the TensorFlow that comes with it."""
@@ -59,11 +64,18 @@ TENSORFLOW_NAMES = ("tensorflow", "tensorflow-cpu")
 """Two packages with the same files: at most one of them may be installed."""
 
 FRAMEWORKS = {
+    "chainer": "chainer",
     "pytorch": "torch",
     "sklearn": "scikit-learn",
     "tensorflow": "tensorflow",
 }
-_NOT_YET = {"chainer"}
+
+CHAINER_NEEDS = ("numpy==1.23.5", "setuptools<74")
+"""The last NumPy with ``np.bool`` and its kin, of which Chainer uses many, and the last setuptools
+with the ``msvccompiler`` that this NumPy's ``numpy.distutils`` imports."""
+
+SOURCES = {"chainer": "setuptools<81"}
+"""Packages that never had a wheel, and what their ``setup.py`` needs: ``pkg_resources``."""
 
 HOROVOD_NEEDS = ("cloudpickle", "psutil", "pyyaml", "packaging", "cffi>=1.4")
 
@@ -222,18 +234,39 @@ def framework_set(
             requirements=(f"tensorflow{pin}", "numpy", "tensorboard", "setuptools<81"),
             horovod=True,
         )
-    if name in _NOT_YET:
-        raise SpecError(
-            f"environments for the framework {framework!r} are not emulated yet",
-            remedy="use pytorch, tensorflow or sklearn, or give the packages by pip_packages to a "
-            "plain Estimator",
-            where="environment.framework",
-        )
+    if name == "chainer":
+        return _chainer_set(version, python)
     raise SpecError(
         f"{framework!r} is no framework simgrid-ml knows",
         remedy=f"use one of {', '.join(sorted(FRAMEWORKS))}, or none",
         where="environment.framework",
     )
+
+
+def _chainer_set(version: str | None, python: tuple[int, int]) -> FrameworkSet:
+    """Chainer is pure Python, so even old releases run as they are."""
+    refuse_newer("Chainer", version, CHAINER)
+    check_chainer(python, "environment.framework")
+    if version is None or version_numbers(version) < (5,):
+        reason = "ChainerMN, which makes it distributed, is a part of it since release 5"
+        gone = (Substitution(f"chainer=={version}", "chainer", reason),) if version else ()
+        return FrameworkSet((f"chainer=={CHAINER}",), substitutions=gone)
+    exact = version if len(version_numbers(version)) > 2 else f"{version}.*"
+    return FrameworkSet((f"chainer=={exact}",))
+
+
+def check_chainer(python: tuple[int, int], where: str) -> None:
+    """
+    Raises:
+        SpecError: it cannot run with this Python, in any release.
+    """
+    if python >= (3, 12):
+        raise SpecError(
+            f"Chainer does not run with Python {python[0]}.{python[1]}: its last release, "
+            f"{CHAINER} of 2022, imports numpy.distutils, which is gone there",
+            remedy="install simgrid-ml with Python 3.10 or 3.11",
+            where=where,
+        )
 
 
 def torch_for(asked: str | None, python: tuple[int, int]) -> tuple[str, tuple[Substitution, ...]]:
@@ -272,6 +305,19 @@ def refuse_newer(
             remedy=f"ask for {newest} or an older one",
             where=where,
         )
+
+
+def build_constraints(names: Iterable[str]) -> tuple[str, ...]:
+    """What the builds of those of ``names`` that have no wheel must be constrained to.
+
+    Args:
+        names: packages, or requirements of them.
+
+    >>> build_constraints(["chainer==7.8.1", "numpy"])
+    ('setuptools<81',)
+    """
+    bare = {re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in names}
+    return tuple(sorted({need for name, need in SOURCES.items() if name in bare}))
 
 
 def tensorflow_in(packages: Container[str]) -> str | None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from simgrid_ml import wire
 from simgrid_ml.environments.cache import Cache
-from simgrid_ml.environments.catalog import HOROVOD
+from simgrid_ml.environments.catalog import HOROVOD, build_constraints
 from simgrid_ml.environments.horovod import PATCHES, tools, variables
 from simgrid_ml.environments.indexes import Indexes, configured
 from simgrid_ml.environments.resolution import Host, Resolution, resolution_key
@@ -33,6 +33,7 @@ _LABEL = f"LABEL {wire.LABEL}=image"
 _LOCK = "requirements.lock"
 _CONFIGURATION = "pip.conf"
 _PATCH = "patch_horovod.py"
+_CONSTRAINTS = "build-constraints.txt"
 
 
 class Recipe(NamedTuple):
@@ -104,6 +105,9 @@ def recipe(resolution: Resolution, base: str, indexes: Indexes) -> Recipe:
     }
     if certificates is not None:
         files[_CERTIFICATES] = certificates
+    constraints = build_constraints(resolution.packages)
+    if constraints:
+        files[_CONSTRAINTS] = "".join(f"{line}\n" for line in constraints).encode()
     if resolution.horovod:
         files[_PATCH] = _patch_program().encode()
     files["Dockerfile"] = _dockerfile(resolution, base, sorted(files)).encode()
@@ -128,8 +132,11 @@ def _dockerfile(resolution: Resolution, base: str, files: list[str]) -> str:
         f"COPY {' '.join(files)} /build/",
         f"ENV PIP_CONFIG_FILE=/build/{_CONFIGURATION} PIP_DISABLE_PIP_VERSION_CHECK=1 "
         "PIP_PROGRESS_BAR=off",
-        f"RUN python3 -m venv {PREFIX}",
     ]
+    if _CONSTRAINTS in files:  # an older pip reads the first, a newer one the second
+        path = f"/build/{_CONSTRAINTS}"
+        lines.append(f"ENV PIP_CONSTRAINT={path} PIP_BUILD_CONSTRAINT={path}")
+    lines.append(f"RUN python3 -m venv {PREFIX}")
     if resolution.packages:
         lines.append(f"RUN {install} -r /build/{_LOCK}")
     if resolution.horovod:

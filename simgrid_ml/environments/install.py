@@ -37,6 +37,7 @@ _SMOKE = {
     "torch": "torch",
     "tensorflow": "tensorflow",
     "tensorflow-cpu": "tensorflow",
+    "chainer": "chainermn",
     "mpi4py": "mpi4py",
     "numpy": "numpy",
     "scikit-learn": "sklearn",

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from simgrid_ml.environments.catalog import (
+    CHAINER_NEEDS,
     CONDA_ONLY,
     CONDA_TO_PYPI,
     HOROVOD,
@@ -27,6 +28,7 @@ from simgrid_ml.environments.catalog import (
     TORCH,
     TORCH_FAMILY,
     Substitution,
+    check_chainer,
     framework_set,
     refuse_newer,
     torch_for,
@@ -220,6 +222,10 @@ def plan(spec: EnvironmentSpec, python: tuple[int, int, int]) -> Plan:
             draft.wishes.pop(wish.name)
         draft.add(wish)
     hooks = _settle_tensorflow(draft, python[:2])
+    if "chainer" in draft.wishes:
+        check_chainer(python[:2], "environment.pip")
+        for line in CHAINER_NEEDS:
+            draft.add(_wish(line))
     if draft.horovod:
         if not draft.wishes.keys() & {"torch", "tensorflow"}:
             raise SpecError(
@@ -313,6 +319,10 @@ def _take(draft: _Draft, line: str, python: tuple[int, int], *, wanted: str, whe
         if HOROVOD not in wish.specifier:
             reason = f"Horovod is compiled by one recipe, for release {HOROVOD}"
             draft.instead(wanted, "horovod", reason)
+    elif name == "chainermn":
+        draft.instead(wanted, "chainer", "ChainerMN is a part of Chainer since release 5")
+        if "chainer" not in draft.wishes:
+            draft.add(_wish("chainer"))
     elif name in {*TENSORFLOW_NAMES, "tensorflow-gpu"} and not wish.is_url:
         requirement = Requirement(wish.line)
         requirement.name = "tensorflow"

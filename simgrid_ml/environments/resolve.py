@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from simgrid_ml.environments.catalog import (
     HOROVOD,
     NUMPY_1_UNTIL,
+    SOURCES,
     TORCH,
     TORCH_FAMILY,
     Substitution,
@@ -29,7 +30,7 @@ from simgrid_ml.environments.catalog import (
 )
 from simgrid_ml.environments.process import Finished
 from simgrid_ml.environments.resolution import RECIPE, Resolution
-from simgrid_ml.environments.tools import Tools, failure
+from simgrid_ml.environments.tools import Tools, constraining_builds, failure
 from simgrid_ml.errors import RequirementError
 from simgrid_ml.spec.job import EnvironmentSpec
 
@@ -181,6 +182,8 @@ class Resolver:
         """
         base = ["--torch-backend", backend] if backend else []
         wheels = ["--only-binary", ":all:"]
+        for name in sorted(SOURCES.keys() & {wish.name for wish in wanted.wishes}):
+            wheels += ["--no-binary", name]
         first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
         if first.code == 0:
             return self._with_numpy_1(lock, wanted, [*base, *wheels])
@@ -316,12 +319,14 @@ class Resolver:
     ) -> tuple[Finished, str]:
         """How it ended, and the lock; "" where there is none."""
         environment = self.tools.indexes.uv_environment(os.environ)
+        lines = list(lines)
         if not patient:  # asking a host that may well be out of reach
             environment.update(UV_HTTP_RETRIES="0", UV_HTTP_TIMEOUT="10")
         with tempfile.TemporaryDirectory(prefix="simgrid-ml-resolve-") as folder:
             asked = Path(folder, "requirements.txt")
             locked = Path(folder, "lock.txt")
             asked.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            environment.update(constraining_builds(lines, Path(folder)))
             self.tools.commands.log.write("# " + "  ".join(lines))
             finished = self.tools.commands.run(
                 [

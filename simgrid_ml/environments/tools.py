@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simgrid_ml.environments.catalog import build_constraints
 from simgrid_ml.environments.indexes import Indexes
 from simgrid_ml.environments.process import Commands, Finished, no_space_left
 from simgrid_ml.environments.resolution import Host, Resolution
 from simgrid_ml.errors import EnvironmentBuildError
 
-__all__ = ["Tools", "failure", "uv_binary"]
+__all__ = ["Tools", "constraining_builds", "failure", "uv_binary"]
 
 _NETWORK = re.compile(
     r"dns error|failed to lookup|error sending request|connection (?:refused|reset|closed)"
@@ -57,6 +59,7 @@ class Tools:
         doing: str,
         arguments: Sequence[str],
         *,
+        variables: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """
@@ -65,7 +68,7 @@ class Tools:
         """
         finished = self.commands.run(
             [self.uv, *arguments, *self.indexes.uv_options],
-            environment=self.indexes.uv_environment(os.environ),
+            environment={**self.indexes.uv_environment(os.environ), **(variables or {})},
             on_line=on_line,
         )
         if finished.code != 0:
@@ -88,18 +91,36 @@ class Tools:
         """Install all of ``resolution``, by the file ``lock`` that is written for it."""
         lock.write_text(resolution.requirements_file, encoding="utf-8")
         backend = ["--torch-backend", resolution.torch_backend] if resolution.torch_backend else []
-        self.install(doing, python, *backend, "-r", str(lock), on_line=on_line)
+        with tempfile.TemporaryDirectory(prefix="simgrid-ml-install-") as folder:
+            variables = constraining_builds(resolution.packages, Path(folder))
+            what = (*backend, "-r", str(lock))
+            self.install(doing, python, *what, variables=variables, on_line=on_line)
 
     def install(
         self,
         doing: str,
         python: str,
         *what: str,
+        variables: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
         """Install ``what`` and nothing it asks for: all that is needed is in the lock."""
         arguments = ["pip", "install", "--python", python, "--no-deps", *what]
-        self.run_uv(doing, arguments, on_line=on_line)
+        self.run_uv(doing, arguments, variables=variables, on_line=on_line)
+
+
+def constraining_builds(names: Iterable[str], folder: Path) -> dict[str, str]:
+    """uv's variable for building those of ``names`` that have no wheel; its file is in ``folder``.
+
+    Args:
+        names: packages, or requirements of them.
+    """
+    lines = build_constraints(names)
+    if not lines:
+        return {}
+    path = folder / "build-constraints.txt"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return {"UV_BUILD_CONSTRAINT": str(path)}
 
 
 def failure(doing: str, finished: Finished, indexes: Indexes) -> EnvironmentBuildError:

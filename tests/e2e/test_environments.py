@@ -1,7 +1,7 @@
-"""The environment of the PyTorch estimator as it comes from the real indexes.
+"""The environments of the PyTorch and TensorFlow estimators as they come from the real indexes.
 
-Builds it where the cache has none, which takes minutes; uses the user's cache on purpose, as every
-end-to-end test needs the same environment.
+Builds them where the cache has none, which takes minutes; uses the user's cache on purpose, as
+every end-to-end test needs the same environments.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from simgrid_ml.environments.build import BuiltEnvironment, ensure, hold
 from simgrid_ml.environments.cache import Cache
-from simgrid_ml.environments.catalog import TORCH
+from simgrid_ml.environments.catalog import TENSORFLOW, TORCH
 from simgrid_ml.spec.job import EnvironmentSpec
 
 SPEC = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
@@ -71,6 +72,33 @@ def test_horovod_adds_over_the_ranks_of_the_environments_own_mpirun(
 
 def test_no_build_tools_are_left_in_the_environment(pytorch: BuiltEnvironment) -> None:
     assert not {"cmake", "ninja", "wheel", "pip"} & pytorch.packages.keys()
+
+
+def test_tensorflow_and_keras_have_a_horovod_of_their_own(
+    tensorflow: EnvironmentSpec, tmp_path: Path
+) -> None:
+    built = ensure(tensorflow)
+    assert built.packages["tensorflow-cpu"] == TENSORFLOW
+    assert built.packages["horovod"] == "0.28.1"
+    assert not {"tensorflow", "torch", "pybind11", "cmake"} & built.packages.keys()
+    assert any(one.wanted == "tensorflow==2.3" for one in built.substitutions)
+    legacy = ensure(structs.replace(tensorflow, framework_version="1.13"))
+    assert (legacy.lock_hash, legacy.cached) == (built.lock_hash, True)
+    assert {*legacy.hooks} - {*built.hooks} == {"tensorflow_v1"}
+    script = tmp_path / "add.py"
+    script.write_text(
+        "import tensorflow, horovod.keras\n"
+        "import horovod.tensorflow as hvd\n"
+        "hvd.init()\n"
+        "total = hvd.allreduce(tensorflow.constant([hvd.rank() + 1.0]), op=hvd.Sum)\n"
+        "print(hvd.size(), total.numpy()[0], hvd.mpi_built(), hvd.gloo_built())\n"
+    )
+    mpirun = os.path.join(built.bin, "mpirun")
+    shown = run(
+        built, mpirun, "--oversubscribe", "--bind-to", "none", "-np", "2", built.python,
+        str(script),
+    )  # fmt: skip
+    assert shown.splitlines() == ["2 3.0 True True"] * 2
 
 
 def test_other_packages_do_not_compile_horovod_again(

@@ -53,6 +53,7 @@ def test_whether_a_pytorch_exists_depends_on_the_python() -> None:
         {"framework": "pytorch", "framework_version": "2.14"},
         {"framework": "sklearn", "framework_version": "99.1"},
         {"framework": "tensorflow", "framework_version": "2.22"},
+        {"framework": "chainer", "framework_version": "7.9"},
         {"framework": "pytorch", "pip": ("torch==99.0",)},
         {"pip": ("torch>=99", "horovod")},
     ],
@@ -100,10 +101,30 @@ def test_the_sklearn_estimator_has_todays_scikit_learn() -> None:
     assert [one.wanted for one in result.substitutions] == ["scikit-learn==0.20.3"]
 
 
-@pytest.mark.parametrize("framework", ["Chainer"])
-def test_a_framework_that_comes_later_says_so(framework: str) -> None:
-    with pytest.raises(SpecError, match="not emulated yet"):
-        plan(EnvironmentSpec(framework=framework), PYTHON)
+@pytest.mark.parametrize("version", ["5.1.0", "7.0.0", "7.8.1"])
+def test_a_chainer_of_then_runs_as_it_is(version: str) -> None:
+    result = plan(EnvironmentSpec(framework="Chainer", framework_version=version), PYTHON)
+    assert f"chainer=={version}" in result.lines
+    assert {"numpy==1.23.5", "setuptools<74"} <= set(result.lines)
+    assert (result.substitutions, result.hooks, result.horovod) == ((), (), False)
+
+
+def test_a_chainer_without_chainermn_becomes_one_that_has_it() -> None:
+    assert "chainer==7.8.1" in lines(framework="chainer", framework_version="4.5")
+    assert wanted(framework="chainer", framework_version="4.5") == ["chainer==4.5"]
+    assert wanted(framework="chainer") == []
+    asked = {"pip": ("chainer==5.1.0", "chainermn==1.3.1", "numpy==1.22.0")}
+    assert {"chainer==5.1.0", "numpy==1.22.0"} <= set(lines(**asked))
+    assert wanted(**asked) == ["chainermn==1.3.1"]
+    assert "chainer" in lines(pip=("chainermn",))
+
+
+@pytest.mark.parametrize("spec", [{"framework": "chainer"}, {"conda": ("chainer",)}])
+def test_a_python_without_distutils_has_no_chainer(spec: dict[str, Any]) -> None:
+    plan(EnvironmentSpec(**spec), (3, 11, 7))
+    with pytest.raises(SpecError, match=r"numpy\.distutils") as caught:
+        plan(EnvironmentSpec(**spec), (3, 12, 1))
+    assert "3.11" in caught.value.remedy
 
 
 def test_an_unknown_framework_names_the_known_ones() -> None:

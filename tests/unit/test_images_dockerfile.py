@@ -25,7 +25,7 @@ PRIVATE = Indexes(
 
 def lock(horovod: bool = False, **packages: str) -> Resolution:
     lines = "".join(f"{name}=={version}\n" for name, version in packages.items())
-    return Resolution(lines, packages, horovod, None, (), (), "abc123")
+    return Resolution(lines, packages, horovod, None, (), (), "abc123", ())
 
 
 def final_stage(text: str) -> str:
@@ -98,6 +98,15 @@ def test_horovod_is_compiled_by_the_recipe_of_this_host(tmp_path: Path) -> None:
         assert (tmp_path / "sources" / name).read_text() == "\n".join(new for _, new in patches)
     again = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert again.returncode != 0 and "does not contain" in again.stderr
+
+
+def test_what_has_no_wheel_is_built_with_the_setuptools_it_needs() -> None:
+    made = recipe(lock(chainer="7.0.0"), "base:1", Indexes())
+    assert made.files["build-constraints.txt"] == b"setuptools<81\n"
+    before, _, after = made.dockerfile.partition("pip install")
+    assert "PIP_CONSTRAINT=/build/build-constraints.txt" in before
+    assert "PIP_CONSTRAINT" not in after
+    assert "CONSTRAINT" not in recipe(lock(chainerx="1"), "base:1", Indexes()).dockerfile
 
 
 def test_one_content_has_one_tag_and_another_base_another() -> None:
