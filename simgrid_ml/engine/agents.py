@@ -104,6 +104,8 @@ class Switchboard:
         self._unanswered: dict[str, int] = {}  # pings, by node
         self.on_link: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] = _no_links_yet
         """Answers who asks for the links between the nodes."""
+        self.heard: dict[str, frozenset[int]] = {}
+        """What each node has last answered to the message ``listening``: TCP ports."""
         self.killed: list[Killed] = []
         """What was spawned under a name and ended by a signal, in order."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -292,7 +294,9 @@ class Switchboard:
             while line := await reader.readline():
                 event = json.loads(line)
                 self._unanswered[node] = 0
-                if event["op"] == "spawned":
+                if event["op"] == "listening":
+                    self.heard[node] = frozenset(event["ports"])
+                elif event["op"] == "spawned":
                     self._processes[event["id"]].pid = event["pid"]
                 elif event["op"] == "exited":
                     self._note_end(self._processes.pop(event["id"]), event["code"])

@@ -1,4 +1,4 @@
-"""Why a run failed: the first cause, with the rank, how it ended and its last lines."""
+"""Why a run failed: the first cause, with the task, how it ended and its last lines."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary fil
 _SLACK_S = 0.25
 _LOST_A_PEER = re.compile(
     "MPI_ERR_PROC_FAILED|HorovodInternalError|Connection (closed|reset) by peer"
+    # gRPC's words and TensorFlow's
+    "|Socket closed|UNAVAILABLE: |UnavailableError|failed to connect to all addresses"
 )
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
 
 _ROLES = {"ps": "parameter server"}
 
-_LESS_MEMORY = "use less memory per rank, fewer ranks on a node, or a larger VM size or scale"
+_LESS_MEMORY = "use less memory per task, fewer tasks on a node, or a larger VM size or scale"
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGKILL}
 
@@ -98,7 +100,7 @@ def first_cause(
         return _not_started(placement, started, logs, ended)
     ends["failed"] = _causes_first(ends["failed"], logs)
     for how in ("failed", "silent", "well", "told to end"):
-        if how == "well" and not ends["told to end"]:
+        if how == "well" and not (ends["told to end"] and _has_launcher(placement, logs)):
             continue
         if ends[how]:
             first = ends[how][0] if how == "failed" else min(ends[how], key=_time)
@@ -180,7 +182,7 @@ def _task_failed(
     record: RunRecord, placement: Placement, first: _End, log: str, memory: MemoryKills
 ) -> RunFailed:
     who, end = _who(placement, first.task), first.report
-    remedy = f"`simgrid-ml runs logs {record.id}` shows what every rank wrote"
+    remedy = f"`simgrid-ml runs logs {record.id}` shows what every task wrote"
     node = _task(placement, first.task).node
     limit = memory.limit_exceeded_on(node)
     if end is not None and end["signal"]:
@@ -236,7 +238,7 @@ def _signalled(number: int, memory: MemoryKills, limit: int | None) -> tuple[str
     if memory.on_this_host():
         return (
             f"{how} when the kernel ran out of memory (OOM kill)",
-            "use less memory per rank, fewer ranks, or a larger machine",
+            "use less memory per task, fewer tasks, or a larger machine",
         )
     return f"{how}: somebody killed it, or it exceeded a memory limit", ""
 
@@ -272,6 +274,11 @@ def deserted_by_server(
     )
 
 
+def _has_launcher(placement: Placement, logs: Mapping[str, str]) -> bool:
+    """Whether a program such as mpirun stands between, which ends tasks by itself."""
+    return bool(logs.keys() - {task.name for task in placement.tasks})
+
+
 def _task(placement: Placement, name: str) -> Task:
     return next(task for task in placement.tasks if task.name == name)
 
@@ -286,7 +293,7 @@ def _not_started(
 ) -> LaunchError:
     command, code = next(((n, c) for n, c in ended.items() if c != 0), ("the launcher", 0))
     return LaunchError(
-        f"{placement.world_size - started} of {placement.world_size} ranks did not start; "
+        f"{placement.world_size - started} of {placement.world_size} tasks did not start; "
         f"{command} ended with code {code}",
         evidence=tail(logs.get(command, "")),
         remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
@@ -296,7 +303,7 @@ def _not_started(
 def _command_failed(logs: Mapping[str, str], ended: Mapping[str, int]) -> LaunchError:
     command, code = next((n, c) for n, c in ended.items() if c != 0)
     return LaunchError(
-        f"{command} ended with code {code} although no rank failed",
+        f"{command} ended with code {code} although no task failed",
         evidence=tail(logs.get(command, "")),
         remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
     )

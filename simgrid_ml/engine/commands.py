@@ -18,7 +18,8 @@ from simgrid_ml import wire
 from simgrid_ml.engine import causes
 from simgrid_ml.engine.agents import Process, Switchboard, not_answering
 from simgrid_ml.engine.reports import TaskReport
-from simgrid_ml.errors import LaunchError, NodeError
+from simgrid_ml.engine.waits import Waits
+from simgrid_ml.errors import LaunchError, NodeError, RunFailed, SimgridError
 from simgrid_ml.launch.plan import LaunchPlan
 from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
@@ -42,6 +43,7 @@ class Commands:
 
     Args:
         logs: path of the log of each task, and of each command that has one of its own.
+        endpoints: ``address:port`` of each task that others expect to listen.
         log: appends to the run's events.
     """
 
@@ -52,6 +54,7 @@ class Commands:
         plan: LaunchPlan,
         placement: Placement,
         logs: Mapping[str, str],
+        endpoints: Mapping[str, str],
         board: Switchboard,
         log: Callable[..., None],
     ) -> None:
@@ -67,9 +70,14 @@ class Commands:
             for task in placement.tasks
         }
         self._serving = {task.name for task in placement.tasks if task.serves}
-        direct = {command.name for command in plan.commands} == set(self._reports)
+        self._direct = {command.name for command in plan.commands} == set(self._reports)
         self._deserters: dict[str, float] = {}
-        self._linger_s = _REPORTS_S if direct else LINGER_S
+        self._linger_s = _REPORTS_S if self._direct else LINGER_S
+        self._waits = Waits(placement, endpoints, board, log)
+
+    def waited_for(self) -> list[str]:
+        """For whom the job may be waiting, a sentence each: a run that is ended early tells it."""
+        return self._waits.told()
 
     async def run(self) -> None:
         """Spawn them and wait until all tasks have ended well; afterwards nothing of them runs.
@@ -83,38 +91,47 @@ class Commands:
         processes = self._spawn()
         lost = asyncio.create_task(self._raise_when_node_is_lost())
         reports = asyncio.create_task(self._until_reports_decide())
-        decisive = {
-            asyncio.create_task(processes[name].wait(), name=name) for name in self._plan.decisive
-        }
+        watched = self._plan.decisive | (self._serving if self._direct else set())
+        commands = {asyncio.create_task(processes[name].wait(), name=name) for name in watched}
+        decisive = {task for task in commands if task.get_name() in self._plan.decisive}
+        waiting: set[asyncio.Task[Any]] = {lost, reports, *commands}
         try:
-            waiting: set[asyncio.Task[Any]] = set(decisive)
-            while waiting:
-                done, _ = await asyncio.wait(
-                    waiting | {lost, reports}, return_when=asyncio.FIRST_COMPLETED
-                )
+            while decisive & waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if self._direct and any(map(_has_failed, commands)) and not done & {lost, reports}:
+                    # Who fails because of another may be seen to end sooner than that one.
+                    more, _ = await asyncio.wait(
+                        {lost, reports}, timeout=_REPORTS_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    done |= more
                 if lost in done:
                     lost.result()
-                waiting -= done
                 if reports in done:
                     reports.result()
-                    waiting.clear()
-                ended = {task.get_name(): task.result() for task in decisive if task.done()}
-                well = waiting or causes.all_ended_well(self._record, self._placement)
-                if any(ended.values()) or not well:
-                    raise causes.first_cause(
-                        self._record,
-                        self._placement,
-                        self._logs,
-                        ended,
-                        memory,
-                        self._board.killed,
-                    )
+                ended = {task.get_name(): task.result() for task in commands if task.done()}
+                if reports in done or not decisive & waiting:
+                    well = causes.all_ended_well(self._record, self._placement)
+                    if well and not any(task.result() for task in decisive if task.done()):
+                        break
+                    raise self._first_cause(ended, memory)
+                if any(ended.values()):
+                    raise self._first_cause(ended, memory)
         finally:
-            watchers = {lost, reports, *decisive}
+            watchers = {lost, reports, *commands}
             for task in watchers:
                 task.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
             await self._end(processes)
+
+    def _first_cause(self, ended: Mapping[str, int], memory: causes.MemoryKills) -> SimgridError:
+        error = causes.first_cause(
+            self._record, self._placement, self._logs, ended, memory, self._board.killed
+        )
+        failed = [name for name, report in self._reports.items() if report.failed]
+        # Else it failed before it could wait for anybody.
+        if isinstance(error, RunFailed) and any(map(self._waits.has_listened, failed)):
+            error.evidence = "\n".join(filter(None, (error.evidence, self._waits.silence())))
+        return error
 
     def _spawn(self) -> dict[str, Process]:
         processes = {}
@@ -134,7 +151,7 @@ class Commands:
         if node in self._board.silent:
             raise not_answering(node)
         raise NodeError(
-            f"{node} went away while its ranks were running: its agent was killed or crashed",
+            f"{node} went away while its tasks were running: its agent was killed or crashed",
             evidence=tail(self._board.log_of(node), 5),
             remedy="the kernel's log (`dmesg`) tells whether it ran out of memory; submit again",
         )
@@ -169,6 +186,7 @@ class Commands:
             if decided is None and (failed or not running):
                 decided = time.monotonic()
             self._look_for_deserters(running)
+            self._waits.look(running)
             await asyncio.sleep(wait_s)
             wait_s = min(_LOOK_S, wait_s * 1.3)
         if self._linger_s == LINGER_S:
@@ -191,7 +209,7 @@ class Commands:
 
     def _not_started(self, missing: list[str]) -> LaunchError:
         return LaunchError(
-            f"{len(missing)} of {len(self._reports)} ranks did not start within "
+            f"{len(missing)} of {len(self._reports)} tasks did not start within "
             f"{self._job.launch_timeout_s:g} s: {', '.join(missing[:8])}",
             evidence=tail(list(self._logs.values())[-1]),
             remedy="`simgrid-ml doctor` checks Open MPI and what nodes need",
@@ -210,3 +228,7 @@ class Commands:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _has_failed(command: asyncio.Task[int]) -> bool:
+    return command.done() and (command.exception() is not None or command.result() != 0)

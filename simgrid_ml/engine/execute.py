@@ -105,6 +105,7 @@ class _Story:
         self.image: NodeImage | None = None
         self.nodes: dict[str, NodeInfo] = {}
         self.logs: dict[str, str] = {}
+        self.commands: Commands | None = None
         self.events = Journal(record.file(wire.EVENTS))
         self.cancel = asyncio.Event()
         self.why_cancelled = "cancelled by request"
@@ -131,6 +132,7 @@ class _Story:
         self.log("preempted", attempt=self.attempt_number, why=lost.cause)
         attempts.put_aside(self.record, self.attempt_number)
         self.logs = {}
+        self.commands = None
         self.attempt_number += 1
         if self.record.state is not RunState.QUEUED:
             self.advance(RunState.QUEUED, attempt=self.attempt_number, why=lost.cause)
@@ -222,7 +224,10 @@ class _Story:
                 name = dialect.launcher_log(self.cluster.era)
                 self.logs[command.name] = record.file(wire.ARTIFACTS, name)
         self.advance(RunState.RUNNING)
-        commands = Commands(record, job, plan, placement, self.logs, board, self.log)
+        endpoints = record.document(wire.LAUNCH)["endpoints"]
+        commands = self.commands = Commands(
+            record, job, plan, placement, self.logs, endpoints, board, self.log
+        )
         with self.time_limit():
             async with fidelity.sampling():
                 await self.unless_cancelled(commands.run())
@@ -326,9 +331,11 @@ class _Story:
         try:
             await asyncio.wait({task, cancel}, return_when=asyncio.FIRST_COMPLETED)
             if cancel.done():
-                self.log("cancel", why=self.why_cancelled)
-                self.advance(RunState.CANCEL_REQUESTED, note=self.why_cancelled, **self.warnings())
-                raise _Cancelled(self.why_cancelled)
+                waited_for = self.commands.waited_for() if self.commands else []
+                why = "; ".join([self.why_cancelled, *waited_for])
+                self.log("cancel", why=why)
+                self.advance(RunState.CANCEL_REQUESTED, note=why, **self.warnings())
+                raise _Cancelled(why)
             return await task
         finally:
             for one in (task, cancel):

@@ -249,6 +249,11 @@ class Agent:
     def on_ping(self, message: Dict[str, Any]) -> None:
         self.connection.send(op="pong")
 
+    def on_listening(self, message: Dict[str, Any]) -> None:
+        from simgrid_ml.node.listening import listening_ports
+
+        self.connection.send(op="listening", ports=listening_ports())
+
     def on_signal(self, message: Dict[str, Any]) -> None:
         for pid, command in self.commands.items():
             if command == message["id"]:

@@ -12,6 +12,8 @@ spawned    agent → supervisor      id, pid inside the node
 exited     agent → supervisor      id, code (negative: by that signal)
 ping       supervisor → agent      answered by pong, unless the node is paused or hangs
 pong       agent → supervisor
+listening  supervisor → agent      asks for the TCP ports that something on the node listens to
+listening  agent → supervisor      ``ports``
 attach     pool → agent            id, socket: serve the run that listens there; answered by
                                    exited when it has let go and nothing of it is left
 bye        supervisor → agent      end everything in the node, then yourself

@@ -73,4 +73,4 @@ def test_ranks_that_do_not_start_in_time_are_named(workspace: Runs, tmp_path: Pa
         environment=EnvironmentSpec(interpreter=str(python)),
         launch_timeout_s=0.5,
     )
-    assert cause(record) == "2 of 2 ranks did not start within 0.5 s: rank-0, rank-1"
+    assert cause(record) == "2 of 2 tasks did not start within 0.5 s: rank-0, rank-1"

@@ -127,7 +127,7 @@ def test_a_killed_warm_agent_fails_its_run_and_is_replaced(pooled: Runs, tmp_pat
     record = up(pooled.submit(WAITS, str(tmp_path / "go"), mpi=(2, 1), cluster=cluster))
     kill(warm_agents(pooled)[1])
     assert pooled.ended(record).state is RunState.FAILED, story(record)
-    assert "went away while its ranks were running" in cause(record)
+    assert "went away while its tasks were running" in cause(record)
     again = pooled.completed("print(1)", mpi=(2, 1), cluster=cluster)
     assert again.document("placement.json")["nodes"] == ["node0", "node1"]
 

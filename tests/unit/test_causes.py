@@ -230,7 +230,7 @@ def test_ranks_that_never_started_are_a_matter_of_the_launch(case: Case) -> None
     case.started(0)
     found = case.first(mpirun=213)
     assert isinstance(found, LaunchError)
-    assert found.cause == "3 of 4 ranks did not start; mpirun ended with code 213"
+    assert found.cause == "3 of 4 tasks did not start; mpirun ended with code 213"
     assert found.evidence == "last words of mpirun"
 
 
@@ -244,7 +244,7 @@ def test_a_launcher_that_fails_although_no_rank_did_is_named(case: Case) -> None
     case.started(0, 1, 2, 3)
     for rank in range(4):
         case.ended(rank, t=5.0, code=0)
-    assert case.first(mpirun=1).cause == "mpirun ended with code 1 although no rank failed"
+    assert case.first(mpirun=1).cause == "mpirun ended with code 1 although no task failed"
 
 
 def test_a_killed_launcher_is_the_cause_of_what_its_ranks_did_then(case: Case) -> None:
