@@ -181,9 +181,7 @@ class Resolver:
         a newer wheel is nearly always what the user is better off with.
         """
         base = ["--torch-backend", backend] if backend else []
-        wheels = ["--only-binary", ":all:"]
-        for name in sorted(SOURCES.keys() & {wish.name for wish in wanted.wishes}):
-            wheels += ["--no-binary", name]
+        wheels = _wheels_only(wish.name for wish in wanted.wishes)
         first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
         if first.code == 0:
             return self._with_numpy_1(lock, wanted, [*base, *wheels])
@@ -235,11 +233,31 @@ class Resolver:
             if last.code == 0:
                 return self._with_numpy_1(lock, attempt, options)
         self._raise_unless_unsolvable(last)
+        free = self._free_of_old_pins(loose, [*base, *wheels])
+        if free != loose:
+            found, lock = self._compile(free.lines, [*base, *wheels, "--generate-hashes"])
+            if found.code == 0:
+                return self._with_numpy_1(lock, free, [*base, *wheels])
         raise RequirementError(
             "the packages asked for cannot be installed together",
             evidence=last.evidence(),
             remedy="loosen or drop one of the versions that uv names above",
         )
+
+    def _free_of_old_pins(self, wanted: Plan, options: Sequence[str]) -> Plan:
+        """Pins that fitted the framework asked for are lower bounds where another stands in."""
+        instead = {one.got for one in wanted.substitutions} & {"tensorflow", "torch"}
+        frameworks = [wish.line for wish in wanted.wishes if wish.name in instead]
+        for wish in wanted.wishes if frameworks else ():
+            line = re.sub(r"==\s*([^,;*]+?)(\.\*)?(?=\s*([,;]|$))", r">=\1", wish.line)
+            if not wish.by_user or wish.name in instead or line == wish.line:
+                continue
+            if self._try([*wanted.options, *frameworks, wish.line], options) is None:
+                reason = f"that release does not go with {' and '.join(frameworks)}"
+                wanted = wanted.with_wish(replace(wish, line=line)).noting(
+                    Substitution(wish.line, wish.name, reason)
+                )
+        return wanted
 
     def _nearest(self, wanted: Plan, wish: Wish, base: Sequence[str]) -> tuple[str, bool]:
         """The requirement to use for ``wish``, and whether it must be built from source."""
@@ -248,7 +266,7 @@ class Resolver:
         from simgrid_ml.environments.requirements import lower_bound
 
         alone = [*base, "--no-deps"]
-        wheels = [*alone, "--only-binary", ":all:"]
+        wheels = [*alone, *_wheels_only([wish.name])]
         if self._try([*wanted.options, wish.line], wheels) is not None:
             return wish.line, False
         requirement = Requirement(wish.line)
@@ -354,6 +372,14 @@ class Resolver:
         if finished.code == 0 or "No solution found" in finished.text:
             return
         raise failure("resolving the packages", finished, self.tools.indexes)
+
+
+def _wheels_only(names: Iterable[str]) -> list[str]:
+    """uv's options; packages that have no wheels are excepted."""
+    options = ["--only-binary", ":all:"]
+    for name in sorted(SOURCES.keys() & set(names)):
+        options += ["--no-binary", name]
+    return options
 
 
 def _with_cuda(wanted: Plan) -> Plan:

@@ -263,6 +263,19 @@ def test_the_preferred_release_yields_to_packages_that_need_a_newer_one(index: P
         resolved(index, pip=("tensorflow==1.13.1", "modern"))
 
 
+def test_pins_that_fitted_the_tensorflow_asked_for_yield_to_the_one_there_is(index: Path) -> None:
+    wheel(index, "proto", "3.6.1")
+    wheel(index, "proto", "4.25.0")
+    wheel(index, "other", "1.0")
+    wheel(index, "other", "2.0")
+    wheel(index, "tensorflow", TENSORFLOW, requires=("keras==2.15.0", "proto>=3.20"))
+    result = resolved(index, pip=("tensorflow==1.13.1", "proto==3.6.1", "other==1.0"))
+    assert (result.packages["proto"], result.packages["other"]) == ("4.25.0", "1.0")
+    assert ("proto==3.6.1", "proto==4.25.0") in [one[:2] for one in result.substitutions]
+    with pytest.raises(RequirementError, match="cannot be installed together"):
+        resolved(index, pip=("tensorflow==2.15.1", "proto==3.6.1"))
+
+
 def test_tensorflow_with_keras_3_has_no_horovod_and_says_so(index: Path) -> None:
     result = resolved(index, pip=("tensorflow==2.16.2", "horovod"))
     assert not result.horovod
