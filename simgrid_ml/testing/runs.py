@@ -98,8 +98,12 @@ class Runs:
         assert record.error() is not None, story(record)
         return record
 
-    def ended(self, record: RunRecord, deadline_s: float = 60.0) -> RunRecord:
-        """``record``, once nothing happens in it any more."""
+    def ended(self, record: RunRecord, deadline_s: float = 150.0) -> RunRecord:
+        """``record``, once nothing happens in it any more.
+
+        Args:
+            deadline_s: TensorFlow alone is imported in 20 s where many tests share two cores.
+        """
         state = wait_state(record, deadline_s)
         assert has_ended(state), story(record)
         return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from horovod_kit import topology
 
 from simgrid_ml.testing.runs import Runs, log
 
@@ -35,7 +36,7 @@ def expected(rank: int, nodes: int, per_node: int) -> dict[str, object]:
     size = nodes * per_node
     total = size * (size + 1) / 2
     return {
-        "topology": [rank, size, rank % per_node, per_node, rank // per_node, nodes],
+        "topology": topology(rank, nodes, per_node),
         "sum": [total * n for n in range(5)],
         "mean": (size - 1) / 2,
         "big": [total, total],

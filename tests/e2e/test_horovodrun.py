@@ -5,23 +5,17 @@ No command here has an option that names this emulation: they are those of a rea
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from horovod_kit import answers, started_by_first_node, topology
 
 from simgrid_ml.record.follow import wait_state
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunState
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.testing.runs import Runs, log, story
-
-HEAD = """
-    import os, subprocess, sys
-    if os.environ["AZ_BATCH_IS_CURRENT_NODE_MASTER"] == "false":
-        sys.exit()  # the first node does it all, as on a cluster without a scheduler
-"""
 
 TOPOLOGY = """
     import json
@@ -47,36 +41,10 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def run(
-    workspace: Runs, script: str, *, nodes: int = 2, backend: str = "process", **files: str
-) -> RunRecord:
-    """A job that runs ``script`` on its first node, beside the scripts of ``files``."""
-    texts = {f"{name}.py": textwrap.dedent(text) for name, text in files.items()}
-    texts["train.py"] = textwrap.dedent(HEAD) + textwrap.dedent(script)
-    record = workspace.submit(
-        None,
-        source=workspace.source(texts),
-        entry_script="train.py",
-        nodes=nodes,
-        cluster={"backend": backend},
-    )
-    workspace.ended(record, 150)  # horovodrun starts ten interpreters one after the other
-    assert record.state is RunState.COMPLETED, story(record)
-    return record
-
-
-def answers(record: RunRecord) -> list[dict[str, object]]:
-    """What the ranks printed, by rank; launchers put something of theirs before each line."""
-    found = [
-        json.loads(line[line.index("{") :]) for line in log(record).splitlines() if "{" in line
-    ]
-    return sorted(found, key=lambda one: one["topology"])
-
-
 def test_ssh_runs_a_command_on_another_node_and_brings_its_streams_and_code_back(
     workspace: Runs, backend: str
 ) -> None:
-    record = run(
+    record = started_by_first_node(
         workspace,
         """
         address = os.environ["AZ_BATCH_NODE_LIST"].split(";")[1]
@@ -100,7 +68,7 @@ def test_ssh_runs_a_command_on_another_node_and_brings_its_streams_and_code_back
 
 
 def test_a_command_ends_with_the_ssh_that_started_it(workspace: Runs, backend: str) -> None:
-    record = run(
+    record = started_by_first_node(
         workspace,
         """
         import time
@@ -132,7 +100,7 @@ HELLO = """
 def test_mpirun_of_a_script_spans_the_nodes_by_its_default_ssh(
     workspace: Runs, backend: str
 ) -> None:
-    record = run(
+    record = started_by_first_node(
         workspace,
         """
         command = ["mpirun", "-np", "4", "--host", "node0:2,node1:2", sys.executable, "hello.py"]
@@ -174,7 +142,7 @@ def test_names_of_nodes_resolve_where_nodes_have_no_hosts_file_of_their_own(
 ) -> None:
     """Gloo takes part of its addresses from them, whatever interface it is told."""
     monkeypatch.setenv("SIMGRID_ML_ISOLATION", isolation)
-    record = run(
+    record = started_by_first_node(
         workspace,
         """
         import socket
@@ -187,14 +155,14 @@ def test_names_of_nodes_resolve_where_nodes_have_no_hosts_file_of_their_own(
     )
     assert log(record).startswith("True 127.0.0.1\n"), story(record)
     found = [(one["topology"], one["node"]) for one in answers(record)]
-    assert found == [([rank, 2, 0, 1, rank, 2], f"node{rank}") for rank in (0, 1)], story(record)
+    assert found == [(topology(rank, 2, 1), f"node{rank}") for rank in (0, 1)], story(record)
 
 
 @pytest.mark.parametrize("controller", ["gloo", "mpi"])
 def test_horovodrun_of_a_script_spans_the_nodes(
     workspace: Runs, backend: str, controller: str
 ) -> None:
-    record = run(
+    record = started_by_first_node(
         workspace,
         f"""
         command = ["horovodrun", "-np", "4", "-H", "node0:2,node1:2", "--{controller}",
@@ -206,7 +174,7 @@ def test_horovodrun_of_a_script_spans_the_nodes(
     )
     assert answers(record) == [
         {
-            "topology": [rank, 4, rank % 2, 2, rank // 2, 2],
+            "topology": topology(rank, 2, 2),
             "sum": [10.0, 10.0],
             "node": f"node{rank // 2}",
             "controller": controller,
