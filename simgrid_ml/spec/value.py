@@ -40,20 +40,40 @@ def from_plain(plain: Any, kind: type[T], what: str) -> T:
         message, _, path = str(error).partition(" - at `$")
         path = path.rstrip("`")
         where = what + path
-        known = _known_fields(plain, kind, path) if "unknown field" in message else ()
+        remedy = _remedy(message, plain, kind, path) or f"correct {where}"
         raise SpecError(
             f"{where}: {message}",
-            remedy=f"the fields there are {', '.join(known)}" if known else f"correct {where}",
+            remedy=remedy,
             where=where,
         ) from error
 
 
-def _known_fields(plain: Any, kind: Any, path: str) -> tuple[str, ...]:
-    """The fields of the value at ``path``, such as ``.environment``, below one of type ``kind``."""
+def _remedy(message: str, plain: Any, kind: Any, path: str) -> str:
+    """What there is instead of an unknown field, or of an unknown or missing ``kind``."""
+    if "unknown field" in message:
+        chosen = _chosen(*_kinds_at(plain, kind, path))
+        tag = chosen.__struct_config__.tag_field
+        return f"the fields there are {', '.join([tag] * bool(tag) + [*chosen.__struct_fields__])}"
+    if message.startswith("Invalid value") and path.endswith(".kind"):
+        path = path.removesuffix(".kind")
+    elif "missing required field `kind`" not in message:
+        return ""
+    kinds, _ = _kinds_at(plain, kind, path)
+    return f"the kinds are {', '.join(sorted(one.__struct_config__.tag for one in kinds))}"
+
+
+def _kinds_at(plain: Any, kind: Any, path: str) -> tuple[list[Any], Any]:
+    """What the value at ``path``, such as ``.environment``, may be, and what is said of it."""
+    kinds = [kind]
     for name in path.split(".")[1:]:
-        hint, plain = get_type_hints(kind)[name], plain[name]
+        hint = get_type_hints(_chosen(kinds, plain))[name]
         kinds = [one for one in get_args(hint) or (hint,) if issubclass(one, Value)]
-        tags = [one.__struct_config__.tag for one in kinds]
-        kind = kinds[tags.index(plain.get("kind") if len(kinds) > 1 else tags[0])]
-    tag_field = kind.__struct_config__.tag_field
-    return (*([tag_field] if tag_field else []), *kind.__struct_fields__)
+        plain = plain[name]
+    return kinds, plain
+
+
+def _chosen(kinds: list[Any], plain: Any) -> Any:
+    """Of several kinds the one that the value names."""
+    if len(kinds) == 1:
+        return kinds[0]
+    return next(one for one in kinds if one.__struct_config__.tag == plain.get("kind"))
