@@ -11,6 +11,7 @@ import click
 
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import Screen, json_option, print_json
+from simgrid_ml.cli.distribution import distribution_of, distribution_options
 from simgrid_ml.cli.environment import environment_of, environment_options
 from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option
@@ -27,11 +28,7 @@ _OF_THE_CLUSTER = ("backend", "era", "scale", "vm_size", "working_directory")
 @click.argument("script", metavar="SCRIPT|RUN.YAML")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--source", type=click.Path(), help="Folder given to every node [SCRIPT's folder]")
-@click.option("-n", "--nodes", type=click.IntRange(1), help="Virtual nodes  [1]")
-@click.option("-p", "--processes-per-node", type=click.IntRange(1), help="Ranks on each node  [1]")
-@click.option(
-    "--plain", is_flag=True, help="No MPI: the same script once on every node, no rendezvous."
-)
+@distribution_options
 @environment_options
 @click.option("--interpreter", type=click.Path(), help="Use this Python as it is, install nothing.")
 @click.option("--env", "variables", multiple=True, metavar="VAR=VALUE", help="May be repeated.")
@@ -61,6 +58,7 @@ def run(
 
     \b
     simgrid-ml run --nodes 2 --processes-per-node 2 --framework pytorch train.py --epochs 3
+    simgrid-ml run --nodes 2 --ps 1 --workers 2 --framework tensorflow train.py
     simgrid-ml run run.yaml
     """
     if script.endswith((".yaml", ".yml")):
@@ -116,21 +114,10 @@ def follow_to_end(record: RunRecord, *, as_json: bool = False) -> int:
 def _from_flags(
     store: RunStore, script: str, arguments: tuple[str, ...], flags: Mapping[str, Any]
 ) -> tuple[Any, Any, str]:
-    from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Mpi, Plain
+    from simgrid_ml.spec.job import EnvironmentSpec, JobSpec
     from simgrid_ml.units import parse_seconds
 
     source, entry = _entry(script, flags["source"])
-    nodes, per_node = flags["nodes"], flags["processes_per_node"]
-    if flags["plain"] and per_node is not None:
-        raise UsageError(
-            "--plain runs the script once on every node, so --processes-per-node means nothing",
-            remedy="leave one of them out",
-        )
-    distribution = (
-        Mpi(nodes=nodes or 1, processes_per_node=per_node or 1)
-        if not flags["plain"] and (nodes or per_node)
-        else Plain(nodes=nodes or 1)
-    )
     environment = environment_of(flags)
     interpreter = flags["interpreter"]
     if interpreter and (environment.pip or environment.conda or environment.framework):
@@ -144,7 +131,7 @@ def _from_flags(
         source=source,
         entry_script=entry,
         arguments=arguments,
-        distribution=distribution,
+        distribution=distribution_of(flags),
         environment=environment,
         variables=dict(_variable(text) for text in flags["variables"]),
         max_run_s=None if flags["max_run"] is None else _positive(parse_seconds(flags["max_run"])),
@@ -261,7 +248,11 @@ def _from_file(
         job_plain["source"] = os.path.normpath(os.path.join(folder, os.path.expanduser(source)))
     job_plain["arguments"] = _words(job_plain.get("arguments", []))
     job_plain["variables"] = _texts(job_plain.get("variables") or {})
-    job = from_plain(_without_units(job_plain), JobSpec, "job")
+    job_plain = _without_units(job_plain, "job")
+    if isinstance(job_plain.get("distribution"), dict):
+        spread = _without_units(job_plain["distribution"], "job.distribution")
+        job_plain["distribution"] = spread
+    job = from_plain(job_plain, JobSpec, "job")
     cluster_plain = plain.get("cluster", {})
     if isinstance(cluster_plain, str):
         cluster = stored_cluster(store.clusters(), cluster_plain)
@@ -306,18 +297,18 @@ def _texts(value: Any) -> Any:
     }
 
 
-def _without_units(job: dict[str, Any]) -> dict[str, Any]:
+def _without_units(said: dict[str, Any], what: str) -> dict[str, Any]:
     """``max_run_s: 10 min`` in seconds, ``shm_size_bytes: 2g`` in bytes."""
     from simgrid_ml.units import parse_bytes, parse_seconds
 
-    plain = dict(job)
+    plain = dict(said)
     for suffix, parse in (("_s", parse_seconds), ("_bytes", parse_bytes)):
-        for key, value in job.items():
+        for key, value in said.items():
             if isinstance(value, str) and str(key).endswith(suffix):
                 try:
                     plain[key] = parse(value)
                 except SpecError as error:
-                    where = f"job.{key}"
+                    where = f"{what}.{key}"
                     raise SpecError(
                         f"{where}: {error.cause}", remedy=error.remedy, where=where
                     ) from error

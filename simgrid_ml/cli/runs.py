@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -21,7 +21,7 @@ from simgrid_ml.cli.console import (
     print_table,
     sparkline,
 )
-from simgrid_ml.cli.watch import LinePrinter, prefix_of
+from simgrid_ml.cli.watch import LinePrinter
 from simgrid_ml.cli.workspace import find_run, workspace_option
 from simgrid_ml.errors import NotFoundError, UsageError
 from simgrid_ml.record.follow import follow, has_ended, wait_state
@@ -116,7 +116,7 @@ def list_(
                 format_seconds(told["duration_s"]),
             )
         )
-    print_table(("run", "state", "nodes x ranks", "submitted", "took"), rows)
+    print_table(("run", "state", "nodes x tasks", "submitted", "took"), rows)
     if more:
         click.echo(f"The newest {limit}; `--all` shows every run.")
 
@@ -156,75 +156,98 @@ def show(store: RunStore, run: str, as_json: bool) -> None:
 @runs.command()
 @run_argument
 @click.option("-f", "--follow", "follow_it", is_flag=True, help="Go on until the run has ended.")
+@click.option("-t", "--task", multiple=True, help="Only this task, as worker-1; may be repeated.")
 @click.option("-r", "--rank", type=int, multiple=True, help="Only this rank; may be repeated.")
-@click.option("-l", "--log", help="This log instead of the ranks' own, by its artifact name.")
+@click.option("-l", "--log", help="This log instead of the tasks' own, by its artifact name.")
 @click.option("-n", "--tail", type=click.IntRange(0), help="Only the last N lines of each log.")
-@click.option("--no-prefix", is_flag=True, help="Lines without `[rank] ` before them.")
+@click.option("--no-prefix", is_flag=True, help="Lines without `[task] ` before them.")
 @json_option
 @workspace_option
 def logs(
     store: RunStore,
     run: str,
     follow_it: bool,
+    task: tuple[str, ...],
     rank: tuple[int, ...],
     log: str | None,
     tail: int | None,
     no_prefix: bool,
     as_json: bool,
 ) -> int:
-    """What the ranks wrote, every line behind its rank: `[0] `.
+    """What the tasks wrote, every line behind its task: `[0] ` of rank 0, `[worker-1] `.
 
-    Ranks stand one after the other; with `--follow`, lines stand in the order of their arrival,
+    Tasks stand one after the other; with `--follow`, lines stand in the order of their arrival,
     and the run's outcome is the exit code.
     With --json, one object per line.
     """
     record = find_run(store, run)
-    if log is not None and rank:
-        raise UsageError("--log and --rank exclude each other", remedy="give one of them")
+    if log is not None and (rank or task):
+        other = "--rank" if rank else "--task"
+        raise UsageError(f"--log and {other} exclude each other", remedy="give one of them")
+    wanted = _wanted(record, task, rank)
+    printer = _printer(as_json, prefixes=not no_prefix and log is None)
     if follow_it:
         if tail is not None:
             raise UsageError("--tail and --follow exclude each other", remedy="give one of them")
-        _follow(record, rank, log, not no_prefix and log is None, as_json)
+        _follow(record, printer, wanted, log)
         return story.exit_code(record)
-    wanted = (
-        [("", log)]
-        if log is not None
-        else [(prefix, name) for prefix, name in story.task_logs(record) if _wants(prefix, rank)]
-    )
-    if rank and not wanted:
-        raise NotFoundError(
-            f"run {record.id} has no log of rank {', '.join(map(str, rank))}",
-            remedy=f"`simgrid-ml runs files {record.id}` lists what there is",
-        )
-    if not wanted:
-        click.echo(f"No rank of {record.id} has written anything ({record.state.value}).", err=True)
+    logs = story.task_logs(record)
+    shown = [("", log)] if log else [(one.label, one.name) for one in logs if wanted(one)]
+    if (rank or task) and not shown:
+        raise _no_such_task(record, logs, (*task, *map(str, rank)))
+    if not shown:
+        click.echo(f"No task of {record.id} has written anything ({record.state.value}).", err=True)
         return 0
-    printer = _printer(as_json, prefixes=not no_prefix and log is None)
-    for prefix, name in wanted:
+    for label, name in shown:
         for block in _blocks(record.artifact(name).path, tail):
-            printer.feed(prefix, block, name)
+            printer.feed(label, block, name)
         printer.finish()
     return 0
 
 
 class _JsonLines(LinePrinter):
-    """Every line as an object of its own: its log, its rank, its text."""
+    """Every line as an object of its own: its log, its task, its text."""
 
     def print(self, prefix: str, lines: list[str], log: str) -> None:
+        about = story.task_log(log)
+        told = {
+            "log": log,
+            "task": about and about.task,
+            "role": about and about.role,
+            "rank": about.number if about and about.role == "rank" else None,
+        }
         for line in lines:
-            click.echo(json.dumps({"log": log, "rank": _number(prefix), "line": line}))
+            click.echo(json.dumps({**told, "line": line}))
 
 
 def _printer(as_json: bool, *, prefixes: bool) -> LinePrinter:
     return (_JsonLines if as_json else LinePrinter)(Screen(), prefixes=prefixes)
 
 
-def _number(prefix: str) -> int | None:
-    return int(prefix) if prefix.isdigit() else None
+def _wanted(
+    record: RunRecord, tasks: tuple[str, ...], ranks: tuple[int, ...]
+) -> Callable[[story.TaskLog], bool]:
+    """Whether a log is of one of the tasks; all are where none is named.
+
+    Raises:
+        UsageError: ranks are named, and the job's tasks have roles.
+    """
+    if ranks and story.has_roles(record):
+        raise UsageError(
+            f"the tasks of {record.id} have roles, not ranks: {story.shape(record)}",
+            remedy=f"say --task worker-{ranks[0]}, or --task ps-0",
+        )
+    names = {*tasks, *map(str, ranks)}
+    return lambda log: not names or log.label in names or log.task in names
 
 
-def _wants(prefix: str, ranks: tuple[int, ...]) -> bool:
-    return not ranks or _number(prefix) in ranks
+def _no_such_task(
+    record: RunRecord, logs: list[story.TaskLog], asked: tuple[str, ...]
+) -> NotFoundError:
+    there = ", ".join(log.task for log in logs) or "none yet"
+    return NotFoundError(
+        f"run {record.id} has no log of {', '.join(asked)}", remedy=f"there are: {there}"
+    )
 
 
 def _blocks(path: str, tail: int | None) -> Iterator[bytes]:
@@ -240,15 +263,18 @@ def _blocks(path: str, tail: int | None) -> Iterator[bytes]:
 
 
 def _follow(
-    record: RunRecord, ranks: tuple[int, ...], log: str | None, prefixes: bool, as_json: bool
+    record: RunRecord,
+    printer: LinePrinter,
+    wanted: Callable[[story.TaskLog], bool],
+    only: str | None,
 ) -> None:
-    printer = _printer(as_json, prefixes=prefixes)
     try:
         for name, chunk in follow(record):
-            prefix = "" if name == log else prefix_of(name)
-            if prefix is None or (log is not None and name != log) or not _wants(prefix, ranks):
-                continue
-            printer.feed(prefix, chunk, name)
+            about = story.task_log(name)
+            if only is not None and name == only:
+                printer.feed("", chunk, name)
+            elif only is None and about is not None and wanted(about):
+                printer.feed(about.label, chunk, name)
     except KeyboardInterrupt:
         click.echo(f"\nRun {record.id} goes on ({record.state.value}).", err=True)
         raise

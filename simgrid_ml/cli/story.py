@@ -6,8 +6,8 @@ Pure readers of a ``RunRecord``; nothing here prints or waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from simgrid_ml import wire
 from simgrid_ml.launch.dialect import is_launcher_log, task_of_log
@@ -17,34 +17,82 @@ from simgrid_ml.record.read import attributes, error_of
 from simgrid_ml.record.run import RunRecord, RunState
 
 __all__ = [
+    "TaskLog",
     "describe",
     "duration_s",
     "error_of",
     "exit_code",
+    "has_roles",
     "is_interactive",
-    "label",
+    "remark",
     "series",
     "shape",
     "stages",
     "stamp",
+    "task_log",
     "task_logs",
+    "task_order",
     "verdicts",
 ]
+
+_ROLES = ("rank", "chief", "worker", "ps")
 
 JOB_FAILED, UNKNOWN, CONTRACT_FAILED, HOST_FAILED = 1, 3, 4, 5
 
 
-def task_logs(record: RunRecord) -> list[tuple[str, str]]:
-    """(prefix, artifact name) of every log that a task or the launcher writes, ranks in order."""
-    names = [artifact.name for artifact in record.artifacts()]
-    tasks = sorted((task, name) for name in names if (task := task_of_log(name)) is not None)
-    launcher = [("mpirun", name) for name in names if is_launcher_log(name)]
-    return [(label(*task), name) for task, name in tasks] + launcher
+class TaskLog(NamedTuple):
+    """A log that a task or the launcher writes.
+
+    Attributes:
+        name: of the artifact.
+        label: what stands before its lines: the rank alone, ``ps-0``, ``worker-1``, ``mpirun``.
+        task: its name in the run, where a rank is ``rank-3``.
+        role: ``rank``, ``chief``, ``worker``, ``ps`` or ``launcher``.
+        number: among those of the role.
+    """
+
+    name: str
+    label: str
+    task: str
+    role: str
+    number: int
 
 
-def label(role: str, number: int) -> str:
-    """What stands before the lines of a task: the rank alone, ``ps-0``, ``worker-1``."""
-    return str(number) if role == "rank" else f"{role}-{number}"
+def task_log(name: str) -> TaskLog | None:
+    """The artifact ``name`` as a task's log; None if it is none."""
+    found = task_of_log(name)
+    if found is not None:
+        role, number = found
+        task = f"{role}-{number}"
+        return TaskLog(name, str(number) if role == "rank" else task, task, role, number)
+    return TaskLog(name, "mpirun", "mpirun", "launcher", 0) if is_launcher_log(name) else None
+
+
+def task_logs(record: RunRecord) -> list[TaskLog]:
+    """The logs of all tasks, in the order of ``task_order``, and the launcher's."""
+    logs = [log for artifact in record.artifacts() if (log := task_log(artifact.name))]
+    return sorted(logs, key=lambda log: task_order(log.task))
+
+
+def task_order(task: str) -> tuple[int, int]:
+    """By which tasks are sorted: those that train before those that serve, by number.
+
+    >>> sorted(["ps-0", "worker-10", "worker-2", "chief-0", "mpirun"], key=task_order)
+    ['chief-0', 'worker-2', 'worker-10', 'ps-0', 'mpirun']
+    """
+    role, _, number = task.partition("-")
+    place = _ROLES.index(role) if role in _ROLES else len(_ROLES)
+    return place, int(number) if number.isdigit() else 0
+
+
+def remark(event: Mapping[str, Any]) -> str:
+    """What an event says of tasks that end, or keep silent, before their time; empty: nothing."""
+    running = ", ".join(event.get("running") or ())
+    if event.get("event") in ("server-ended", "first-worker-ended") and running:
+        return f"{event['task']} has ended while {running} still runs"
+    if event.get("event") == "never-listened":
+        return f"{', '.join(event['tasks'])} does not listen; others may be waiting for that"
+    return ""
 
 
 def stages(record: RunRecord, now: float | None = None) -> list[tuple[str, float | None]]:
@@ -104,13 +152,26 @@ def exit_code(record: RunRecord) -> int:
 
 
 def shape(record: RunRecord) -> str:
-    """Nodes and processes in words: ``2 x 2`` for two nodes with two processes each."""
+    """Nodes and processes in words.
+
+    ``2 x 2``: two nodes with two processes each; ``3: 1 ps + 2 workers``: three nodes and what is
+    on them.
+    """
     spread = (record.spec().get("job") or {}).get("distribution") or {}
     nodes = spread.get("nodes", 1)
-    if spread.get("kind") == "parameter_server":
-        chief = " + chief" * bool(spread.get("coordinator"))
-        return f"{nodes}: {spread.get('servers', 1)} ps + {spread.get('workers', 1)} worker{chief}"
+    if has_roles(record):
+        servers, workers = spread.get("servers", 1), spread.get("workers", 1)
+        parts = [f"{servers} ps"] * bool(servers)
+        parts += [f"{workers} worker{'s' * (workers > 1)}"]
+        parts += ["chief"] * bool(spread.get("coordinator"))
+        return f"{nodes}: {' + '.join(parts)}"
     return f"{nodes} x {spread.get('processes_per_node', 1)}"
+
+
+def has_roles(record: RunRecord) -> bool:
+    """Whether the tasks are TensorFlow's: parameter servers, workers, a chief."""
+    spread = (record.spec().get("job") or {}).get("distribution") or {}
+    return bool(spread.get("kind") == "parameter_server")
 
 
 def series(record: RunRecord) -> dict[str, list[dict[str, Any]]]:
@@ -161,6 +222,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
         "environment": record.document(wire.ENVIRONMENT),
         "error": error_of(record),
         "note": note(record),
+        "remarks": [said for event in record.events() if (said := remark(event))],
         "verdicts": verdicts(record),
         "fidelity": None if judged is None else {"stamp": judged[0], "why": judged[1]},
         "attributes": attributes(record),

@@ -28,6 +28,8 @@ __all__ = [
     "warm_nodes",
 ]
 
+_MEANING = {False: "(nodes x processes per node)", True: "(nodes: tasks)"}
+"""What the figures of ``story.shape`` count, for a job whose tasks have roles or have none."""
 VERDICT_COLOURS = {
     "pass": "green",
     "unknown": "yellow",
@@ -187,6 +189,7 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
         job.get("command") or [str(job.get("entry_script")), *job.get("arguments", [])]
     )
     packages = environment.get("packages") or {}
+    roles = story.has_roles(record)
     rows = [
         ("run", record.id),
         ("state", str(told["state"]) + (f" ({told['note']})" if told["note"] else "")),
@@ -199,8 +202,7 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
             ("command", plain_text(command)),
             (
                 "distribution",
-                f"{spread.get('kind', 'plain')}, {story.shape(record)} "
-                "(nodes x processes per node)",
+                f"{spread.get('kind', 'plain')}, {story.shape(record)} {_MEANING[roles]}",
             ),
             (
                 "cluster",
@@ -230,9 +232,11 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
     reports = record.task_reports()
     if reports:
         heading("Tasks")
-        print_table(
-            ("task", "node", "host", "pid", "ended"), [_task(*r) for r in reports.items()], 2
-        )
+        names = sorted(reports, key=story.task_order)
+        rows_of_tasks = [_task(name, reports[name]) for name in names]
+        print_table(("task", "node", "host", "pid", "ended"), rows_of_tasks, 2)
+        for said in told["remarks"]:
+            print_text(said, indent=2)
     if told["verdicts"]:
         heading("Checks")
         print_verdicts(record)
@@ -250,7 +254,7 @@ def _environment(asked: Mapping[str, Any], packages: Mapping[str, Any]) -> str:
     version = f" {asked['framework_version']}" if asked.get("framework_version") else ""
     few = [
         f"{name} {packages[name]}"
-        for name in ("torch", "horovod", "scikit-learn")
+        for name in ("torch", "tensorflow", "tensorflow-cpu", "horovod", "scikit-learn")
         if name in packages
     ]
     return f"{framework}{version}" + (f": {', '.join(few)}" if few else "")

@@ -15,12 +15,11 @@ from typing import Any
 from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import RANK_COLOURS, Screen, plain_text
-from simgrid_ml.launch.dialect import is_launcher_log, task_of_log
 from simgrid_ml.record.journal import scan_journal
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.units import format_seconds
 
-__all__ = ["LinePrinter", "prefix_of", "watch"]
+__all__ = ["LinePrinter", "watch"]
 
 REPAINT_S = 0.1
 LONG_S = 1.0
@@ -40,14 +39,6 @@ MEANING = {
     RunState.FINALIZING: "collecting outputs, checking",
     RunState.CANCEL_REQUESTED: "ending the processes",
 }
-
-
-def prefix_of(log: str) -> str | None:
-    """What stands before the lines of the artifact ``log``; None if it is no task's log."""
-    task = task_of_log(log)
-    if task is not None:
-        return story.label(*task)
-    return "mpirun" if is_launcher_log(log) else None
 
 
 class LinePrinter:
@@ -107,11 +98,18 @@ class LinePrinter:
     def print(self, prefix: str, lines: list[str], log: str) -> None:
         """Print whole lines of ``log``."""
         if self.prefixes:
-            rank = int(prefix) if prefix.isdigit() else -1
-            style = {"fg": RANK_COLOURS[rank % len(RANK_COLOURS)]} if rank >= 0 else {"dim": True}
-            before = self.screen.style(f"[{prefix}]", **style)
+            before = self.screen.style(f"[{prefix}]", **_style(prefix))
             lines = [f"{before} {line}".rstrip() for line in lines]
         self.screen.lines(lines)
+
+
+def _style(prefix: str) -> dict[str, Any]:
+    """The colour of a task, the same in every run; servers count from the other end."""
+    role, _, number = prefix.rpartition("-")
+    if not number.isdigit():
+        return {"dim": True}
+    place = {"chief": -1, "ps": -2 - int(number)}.get(role, int(number))
+    return {"fg": RANK_COLOURS[place % len(RANK_COLOURS)]}
 
 
 def _text(event: dict[str, Any]) -> str:
@@ -122,7 +120,7 @@ def _text(event: dict[str, Any]) -> str:
         return f"waiting for nodes of the cluster, place {event['position']} of {event['of']}"
     if event.get("event") == "preempted":
         return f"{event['why']}; the job begins again"
-    return ""
+    return story.remark(event)
 
 
 class _Stages:
@@ -178,6 +176,9 @@ class _Stages:
     def _begin_step(self, event: dict[str, Any]) -> None:
         at = float(event.get("t", time.time()))
         text = plain_text(str(event.get("text", "")))
+        if story.remark(event):  # nothing that goes on: it stays to be read
+            self.screen.line(f"  {text}")
+            return
         if self._step is not None and _STEP.sub("", self._step[0]) == _STEP.sub("", text):
             self._step = (text, self._step[1])  # the same step, further on
             return
@@ -215,20 +216,20 @@ def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
     def read() -> None:
         try:
             for name, chunk in follow(record):
-                if logs and (prefix := prefix_of(name)) is not None:
-                    arrived.put((prefix, chunk))
+                if logs and (log := story.task_log(name)) is not None:
+                    arrived.put((log.label, chunk))
             arrived.put(None)
         except BaseException as error:
             arrived.put(error)
 
     printer = LinePrinter(screen, without_closing=True)
-    story = _Stages(record, screen)
+    stages = _Stages(record, screen)
     threading.Thread(target=read, name="follow", daemon=True).start()
     painted, quiet = 0.0, False
     while True:
-        if time.monotonic() - painted >= REPAINT_S or not story.is_running:
-            story.look(quiet=quiet)
-            story.paint()
+        if time.monotonic() - painted >= REPAINT_S or not stages.is_running:
+            stages.look(quiet=quiet)
+            stages.paint()
             painted = time.monotonic()
         try:
             item = arrived.get(timeout=REPAINT_S)
@@ -240,10 +241,10 @@ def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:
             break
         if isinstance(item, BaseException):
             raise item
-        if not story.is_running:
-            story.look(quiet=False)  # the stage that lines belong to stands above them
+        if not stages.is_running:
+            stages.look(quiet=False)  # the stage that lines belong to stands above them
         printer.feed(*item)
     printer.finish()
-    story.look(quiet=True)
+    stages.look(quiet=True)
     screen.status("")
     return record.state

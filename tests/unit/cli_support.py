@@ -66,9 +66,10 @@ class CommandLine:
         verdicts: list[dict[str, Any]] | None = None,
         files: dict[str, bytes] | None = None,
         metrics: list[tuple[str, Any]] = (),  # type: ignore[assignment]
+        job: dict[str, Any] | None = None,
     ) -> RunRecord:
         """A run of experiment ``digits`` that nobody supervises, in the last of ``states``."""
-        record = self.store.create("digits", SPEC, run_id)
+        record = self.store.create("digits", {**SPEC, "job": job or SPEC["job"]}, run_id)
         for state in states:
             is_last = state is states[-1]
             record.advance(state, **({"error": error} if error and is_last else {}))

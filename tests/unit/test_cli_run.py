@@ -14,7 +14,7 @@ from simgrid_ml.cli.run import follow_to_end
 from simgrid_ml.engine import prepare
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.spec.cluster import ClusterSpec, Era, WorkingDirectory
-from simgrid_ml.spec.job import JobSpec, Mpi, Plain
+from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain, TorchDistributed
 
 __all__ = ["cli"]
 
@@ -75,6 +75,36 @@ def test_without_counts_the_script_runs_once_without_mpi(
     assert submitted.job.distribution == Plain(nodes=3)
 
 
+@pytest.mark.parametrize(
+    ("words", "distribution"),
+    [
+        ("--ps 1 --workers 2", ParameterServer(nodes=3, workers=2, servers=1)),
+        ("-n 2 --ps 2 --workers 3", ParameterServer(nodes=2, workers=3, servers=2)),
+        ("--workers 2", ParameterServer(nodes=2, workers=2, servers=0)),
+        (
+            "--ps 1 --workers 1 --coordinator --server-grace 2min",
+            ParameterServer(nodes=3, workers=1, coordinator=True, server_grace_s=120.0),
+        ),
+        (
+            "--ps 1 --workers 1 --first-worker master --server-grace 0",
+            ParameterServer(nodes=2, first_worker="master", server_grace_s=0.0),
+        ),
+        ("--torch gloo", TorchDistributed(backend="gloo")),
+        (
+            "--torch nccl -n 2 -p 3",
+            TorchDistributed(nodes=2, processes_per_node=3, backend="nccl"),
+        ),
+    ],
+)
+def test_flags_say_how_tasks_find_each_other(
+    cli: CommandLine, submitted: Submitted, words: str, distribution: object
+) -> None:
+    said = cli("run", "-d", *words.split(), "train.py")
+    assert said.code == 0, said.err
+    assert submitted.job.distribution == distribution
+    assert submitted.cluster.max_nodes == submitted.job.distribution.nodes
+
+
 @pytest.mark.parametrize(("script", "entry"), [("train.py", "train.py"), ("src/a/t.py", "a/t.py")])
 def test_the_script_may_be_said_from_here_or_from_the_source_folder(
     cli: CommandLine, submitted: Submitted, tmp_path: Path, script: str, entry: str
@@ -107,6 +137,20 @@ def test_an_interpreter_is_made_absolute(cli: CommandLine, submitted: Submitted)
         (["--interpreter", "nowhere/python", "train.py"], "no program"),
         (["--interpreter", sys.executable, "--pip", "a", "train.py"], "nothing can be installed"),
         (["--plain", "-p", "2", "train.py"], "means nothing"),
+        (["--plain", "--torch", "gloo", "train.py"], "--plain and --torch belong to different"),
+        (["--plain", "--workers", "2", "train.py"], "--plain and --workers belong to different"),
+        (["-p", "2", "--workers", "2", "train.py"], "--processes-per-node and --workers belong"),
+        (["--torch", "gloo", "--ps", "1", "train.py"], "--torch and --ps belong to different"),
+        (["--ps", "1", "train.py"], "--ps without --workers"),
+        (["--coordinator", "train.py"], "--coordinator without --workers"),
+        (["--first-worker", "master", "train.py"], "--first-worker without --workers"),
+        (["--coordinator", "--workers", "2", "train.py"], "without parameter servers"),
+        (["--server-grace", "1", "--workers", "2", "train.py"], "without parameter servers"),
+        (
+            ["--server-grace", "soon", "--workers", "2", "--ps", "1", "train.py"],
+            "is not a duration",
+        ),
+        (["--torch", "mpi", "train.py"], "'gloo', 'nccl'"),
         (["--framework-version", "1.4", "train.py"], "without --framework"),
         (["--env", "novalue", "train.py"], "is not VAR=VALUE"),
         (["--max-run", "soon", "train.py"], "is not a duration"),
@@ -166,6 +210,7 @@ def test_a_run_file_becomes_the_same(
     [
         ("nodes: 2,", "nodes: 0,", "job.distribution"),
         ("kind: mpi", "kind: tcp", "job.distribution"),
+        ("{kind: mpi, nodes: 2", "{nodes: 2", "job.distribution"),
         ("entry_script: train.py", "entry_skript: train.py", "entry_skript"),
         ("framework: pytorch", "framwork: pytorch", "job.environment"),
         ("max_nodes: 3", "max_nodes: many", "cluster.max_nodes"),
@@ -196,6 +241,9 @@ def test_an_error_in_a_run_file_points_at_the_key(
         ("entry_script: train.py", "entry_skript: train.py", "entry_script, arguments"),
         ("framework: pytorch", "framwork: pytorch", "framework, framework_version"),
         ("nodes: 2,", "nods: 2,", "kind, nodes, processes_per_node"),
+        ("kind: mpi", "kind: tcp", "mpi, parameter_server, plain, torch"),
+        ("{kind: mpi, nodes: 2", "{nodes: 2", "mpi, parameter_server, plain, torch"),
+        ("kind: mpi", "kind: parameter_server", "kind, nodes, workers, servers, coordinator"),
         ("max_nodes: 3", "maxnodes: 3", "min_nodes, max_nodes"),
         ('A: "1"', "A: [1]", "job.variables.A"),
         ("  variables", "  max_run_s: soon\n  variables", "job.max_run_s"),
@@ -208,6 +256,15 @@ def test_an_error_in_a_run_file_names_what_is_known(
     Path("run.yaml").write_text(RUN_FILE.replace(old, new))
     said = cli("run", "run.yaml")
     assert (said.code, known in said.err) == (2, True), said.err
+
+
+def test_a_run_file_may_say_roles_and_their_grace(cli: CommandLine, submitted: Submitted) -> None:
+    new = "{kind: parameter_server, nodes: 2, workers: 2, servers: 1, server_grace_s: 2 min}"
+    old = "{kind: mpi, nodes: 2, processes_per_node: 2}"
+    Path("run.yaml").write_text(RUN_FILE.replace(old, new))
+    said = cli("run", "-d", "run.yaml")
+    assert said.code == 0, said.err
+    assert submitted.job.distribution == ParameterServer(nodes=2, workers=2, server_grace_s=120.0)
 
 
 def test_a_run_file_may_say_numbers_and_units(cli: CommandLine, submitted: Submitted) -> None:

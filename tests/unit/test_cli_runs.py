@@ -108,9 +108,84 @@ def test_logs_stand_rank_after_rank_behind_their_prefix(cli: CommandLine) -> Non
     assert cli("runs", "logs", "latest", "--log", name).out == "node things\n"
     lines = cli("runs", "logs", "latest", "--json", "-r", "1").out.splitlines()
     assert json.loads(lines[1]) == {
-        "log": "azureml-logs/70_driver_log_1.txt", "rank": 1, "line": "zwei",
+        "log": "azureml-logs/70_driver_log_1.txt", "task": "rank-1", "role": "rank", "rank": 1,
+        "line": "zwei",
     }  # fmt: skip
-    assert cli("runs", "logs", "latest", "--rank", "9").code == 2
+    assert cli("runs", "logs", "latest", "--task", "rank-1", "-t", "mpirun").out == (
+        "[1] eins\n[1] zwei\n[mpirun] mpirun says\n"
+    )
+    said = cli("runs", "logs", "latest", "--rank", "9")
+    assert (said.code, "there are: rank-0, rank-1, mpirun" in said.err) == (2, True)
+
+
+IN_ROLES = {
+    "azureml-logs/70_driver_log-ps-0.txt": b"I serve\n",
+    **{f"azureml-logs/70_driver_log-worker-{n}.txt": b"I train\n" for n in (0, 1, 10)},
+    "azureml-logs/70_driver_log-chief-0.txt": b"I lead\n",
+}
+
+
+def in_roles(cli: CommandLine, *states: RunState) -> RunRecord:
+    job = {
+        "entry_script": "train.py",
+        "distribution": {
+            "kind": "parameter_server", "nodes": 4, "servers": 1, "workers": 11,
+            "coordinator": True,
+        },
+    }  # fmt: skip
+    return cli.run("digits_a", *states, files=IN_ROLES, job=job)
+
+
+def test_the_logs_of_tasks_with_roles_stand_by_role_and_number(cli: CommandLine) -> None:
+    in_roles(cli, *COMPLETED)
+    said = cli("runs", "logs", "latest")
+    assert [line.split()[0] for line in said.out.splitlines()] == [
+        "[chief-0]", "[worker-0]", "[worker-1]", "[worker-10]", "[ps-0]",
+    ]  # fmt: skip
+    assert cli("runs", "logs", "latest", "-t", "worker-1", "-t", "ps-0").out == (
+        "[worker-1] I train\n[ps-0] I serve\n"
+    )
+    followed = cli("runs", "logs", "-f", "latest", "-t", "chief-0", "--json")
+    assert followed.json == {
+        "log": "azureml-logs/70_driver_log-chief-0.txt", "task": "chief-0", "role": "chief",
+        "rank": None, "line": "I lead",
+    }  # fmt: skip
+
+
+def test_a_task_or_rank_that_is_not_there_is_refused_with_what_is(cli: CommandLine) -> None:
+    in_roles(cli, *COMPLETED)
+    said = cli("runs", "logs", "latest", "--task", "worker-7")
+    assert (said.code, "no log of worker-7" in said.err) == (2, True)
+    assert "there are: chief-0, worker-0, worker-1, worker-10, ps-0" in said.err
+    for words in (["--rank", "1"], ["-f", "--rank", "1"]):
+        said = cli("runs", "logs", "latest", *words)
+        assert (said.code, "say --task worker-1" in said.err) == (2, True)
+    name = "azureml-logs/70_driver_log-ps-0.txt"
+    assert cli("runs", "logs", "latest", "-t", "ps-0", "--log", name).code == 2
+
+
+def test_roles_are_shown_in_lists_and_tables(cli: CommandLine) -> None:
+    record = in_roles(cli, *COMPLETED)
+    for task in ("ps-0", "worker-10", "worker-2", "chief-0"):
+        journal = record.journal(wire.TASKS, task)
+        journal.append({"t": 1, "event": "started", "node": "node0", "hostname": "n", "pid": 7})
+        journal.close()
+    events = record.journal(".", "events")
+    events.append({"t": 1, "event": "server-ended", "task": "ps-0", "running": ["worker-2"]})
+    events.append({"t": 2, "event": "server-ended", "task": "ps-0", "running": []})
+    events.append({"t": 3, "event": "never-listened", "tasks": ["worker-10"]})
+    events.close()
+    assert "4: 1 ps + 11 workers + chief" in cli("runs", "list").out
+    shown = cli("runs", "show", "latest").out
+    assert "parameter_server, 4: 1 ps + 11 workers + chief (nodes: tasks)" in shown
+    tasks = [line.split()[0] for line in shown.splitlines() if " node0 " in line]
+    assert tasks == ["chief-0", "worker-2", "worker-10", "ps-0"]
+    remarks = cli("runs", "show", "latest", "--json").json["remarks"]
+    assert remarks == [
+        "ps-0 has ended while worker-2 still runs",
+        "worker-10 does not listen; others may be waiting for that",
+    ]
+    assert all(remark in shown for remark in remarks)
 
 
 def test_ten_ranks_stand_in_the_order_of_their_numbers(cli: CommandLine) -> None:

@@ -123,6 +123,38 @@ def test_no_color_keeps_the_live_line_and_drops_colours(monkeypatch: pytest.Monk
     assert shown(terminal) == ["done", ""]
 
 
+def test_every_task_has_its_colour_whatever_other_tasks_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def painted(*prefixes: str) -> list[str]:
+        terminal = Terminal()
+        printer = LinePrinter(Screen(terminal))
+        for prefix in prefixes:
+            printer.feed(prefix, b"a\n")
+        return re.findall(r"\x1b\[(\d+)m\[", terminal.getvalue())
+
+    tasks = ("chief-0", "worker-0", "worker-1", "worker-2", "worker-3", "ps-0", "ps-1", "mpirun")
+    assert len(set(painted(*tasks))) == len(tasks)
+    assert painted(*tasks)[-2:] == painted("ps-1", "mpirun")
+    assert painted("0", "8") == painted("worker-0", "worker-8") == painted("0", "0")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert painted(*tasks) == []
+
+
+def test_what_tasks_do_before_their_time_is_told_among_their_lines(cli: CommandLine) -> None:
+    files = {"azureml-logs/70_driver_log-worker-0.txt": b"a\n"}
+    record = cli.run("digits_a", *COMPLETED, files=files)
+    t = record.states()[3]["t"]
+    events = Journal(record.file(wire.EVENTS))
+    events.append({"t": t, "event": "server-ended", "task": "ps-0", "running": ["worker-0"]})
+    events.close()
+    for stream in (io.StringIO(), Terminal()):
+        watch(record, Screen(stream))
+        told = "\n".join(shown(stream))
+        assert "\n  ps-0 has ended while worker-0 still runs\n" in told
+        assert "\n[worker-0] a\n" in told
+
+
 def test_a_terminal_that_cannot_show_a_character_gets_another(cli: CommandLine) -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii", write_through=True)

@@ -1,20 +1,17 @@
 """Handwritten digits on several nodes: PyTorch and Horovod, logged to Azure ML.
 
-The 1,797 pictures of 8 x 8 pixels that ship with scikit-learn, a small convolutional network,
-synchronous data-parallel training: every rank sees its share of the pictures, gradients are
-averaged over all ranks, and rank 0 logs and saves.
+A small convolutional network, synchronous data-parallel training: every rank sees its share of the
+pictures, gradients are averaged over all ranks, and rank 0 logs and saves.
 """
 
 import argparse
-import json
 import os
 import time
 
+import digits
 import horovod.torch as hvd
 import torch
 import torch.nn.functional as F
-from azureml.core.run import Run
-from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -34,17 +31,8 @@ class Net(torch.nn.Module):
         return F.log_softmax(self.fc2(x), dim=1)
 
 
-def load_data():
-    """Four fifths to train on, one fifth to test on: the same split on every rank."""
-    digits = load_digits()
-    pictures = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16.0
-    labels = torch.tensor(digits.target, dtype=torch.int64)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    train, test = order[360:], order[:360]
-    return (
-        TensorDataset(pictures[train], labels[train]),
-        TensorDataset(pictures[test], labels[test]),
-    )
+def tensors(pictures, labels):
+    return TensorDataset(torch.from_numpy(pictures).unsqueeze(1), torch.from_numpy(labels))
 
 
 def average(value, name):
@@ -77,14 +65,13 @@ def main():
     hvd.init()
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # ranks share this machine's cores
-    run = Run.get_context()
     print(
         f"rank {hvd.rank()} of {hvd.size()}, local rank {hvd.local_rank()} of {hvd.local_size()} "
         f"on {os.uname().nodename}",
         flush=True,
     )
 
-    train, test = load_data()
+    train, test = (tensors(*data) for data in digits.load_data())
     sampler = DistributedSampler(
         train, num_replicas=hvd.size(), rank=hvd.rank(), seed=args.seed, drop_last=True
     )
@@ -99,10 +86,7 @@ def main():
     hvd.broadcast_optimizer_state(optimizer, root_rank=0)
     optimizer = hvd.DistributedOptimizer(optimizer, named_parameters=model.named_parameters())
 
-    first = hvd.rank() == 0
-    os.makedirs("logs", exist_ok=True)
-    os.makedirs("outputs", exist_ok=True)
-    history = []
+    report = digits.Report(args.epochs) if hvd.rank() == 0 else None
     for epoch in range(1, args.epochs + 1):
         began = time.time()
         model.train()
@@ -114,28 +98,15 @@ def main():
             loss.backward()
             optimizer.step()
             summed, batches = summed + loss.item(), batches + 1
+        digits.note(f"rank-{hvd.rank()}", f"epoch {epoch}: own loss {summed / batches:.4f}")
         train_loss = average(summed / batches, "train_loss")
         test_loss, accuracy = evaluate(model, test)
-        took = time.time() - began
-        with open(f"logs/rank-{hvd.rank()}.txt", "a") as log:
-            log.write(f"epoch {epoch}: own loss {summed / batches:.4f} over {batches} batches\n")
-        if first:
-            run.log("loss", train_loss)
-            run.log("test_loss", test_loss)
-            run.log("accuracy", accuracy)
-            history.append({"epoch": epoch, "loss": train_loss, "accuracy": accuracy})
-            print(
-                f"epoch {epoch}/{args.epochs}: loss {train_loss:.4f}, "
-                f"test loss {test_loss:.4f}, test accuracy {accuracy:.1%}, {took:.1f} s",
-                flush=True,
-            )
+        if report:
+            report.epoch(train_loss, test_loss, accuracy, time.time() - began)
 
-    if first:
-        run.log("test_accuracy", accuracy)
+    if report:
         torch.save(model.state_dict(), "outputs/model.pt")
-        with open("outputs/metrics.json", "w") as stream:
-            json.dump({"ranks": hvd.size(), "epochs": history}, stream, indent=1)
-        print("saved outputs/model.pt and outputs/metrics.json", flush=True)
+        report.end("outputs/model.pt", accuracy)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""The demo's driver scripts, as a user would write them for Azure ML, and what they train."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+import simgrid_ml
+from simgrid_ml.errors import UsageError
+
+__all__ = ["SCRIPTS", "SOURCE", "TAIL", "Workload", "workload"]
+
+SOURCE = os.path.join(os.path.dirname(simgrid_ml.__file__), "workloads", "digits")
+"""The folder of the training scripts."""
+CLUSTER = "demo"
+EXPERIMENT = "digits"
+
+DRIVER = """\
+from azureml.core import Experiment, Workspace
+from azureml.core.compute import AmlCompute, ComputeTarget
+from azureml.core.runconfig import {configuration_class}
+from azureml.train.dnn import {estimator}
+
+workspace = Workspace.local()  # or Workspace.from_config()
+configuration = AmlCompute.provisioning_configuration(
+    {cluster}
+)
+cluster = ComputeTarget.create(workspace, "{cluster_name}", configuration)
+estimator = {estimator}(
+    source_directory={source},
+    entry_script="{entry_script}",
+    script_params={{"--epochs": {epochs}}},
+    compute_target=cluster,
+    node_count={nodes},
+    distributed_training={distribution},
+    framework_version="{framework_version}",
+    conda_packages=["scikit-learn"],
+)
+run = Experiment(workspace, "{experiment}").submit(estimator)
+"""
+
+TAIL = """\
+run.wait_for_completion(show_output=True)
+print(run.get_metrics())
+"""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One of the demo's jobs, in one size.
+
+    Attributes:
+        framework: as people write it.
+        module: what of it Horovod is compiled against.
+        processes_per_node: of an MPI job; None: one parameter server, and a worker per node.
+    """
+
+    framework: str
+    module: str
+    estimator: str
+    framework_version: str
+    entry_script: str
+    nodes: int
+    processes_per_node: int | None
+    epochs: int
+
+    def describe(self) -> str:
+        """Its size in words."""
+        nodes = f"{self.nodes} virtual node{'s' * (self.nodes > 1)}"
+        if self.processes_per_node is None:
+            return f"{nodes}, 1 parameter server, {self.nodes} worker{'s' * (self.nodes > 1)}"
+        each = self.processes_per_node
+        return f"{nodes} x {each} process{'es' * (each > 1)}"
+
+    def driver(self, source: str, *, backend: str, era: str) -> str:
+        """The driver script.
+
+        What Azure's signatures have no room for, the backend and the era, is said in tags.
+
+        Args:
+            source: the folder of the training scripts, as the driver is to name it.
+        """
+        cluster = [
+            'vm_size="STANDARD_D2_V2"',
+            f"max_nodes={self.nodes}",
+            "idle_seconds_before_scaledown=60",
+        ]
+        tags = {
+            f"simgrid-ml.{name}": value
+            for name, value, usual in (("backend", backend, "process"), ("era", era, "E2"))
+            if value != usual
+        }
+        if tags:
+            cluster.append(f"tags={json.dumps(tags)}")
+        if self.processes_per_node is None:
+            kind, counts = (
+                "TensorflowConfiguration",
+                f"worker_count={self.nodes}, parameter_server_count=1",
+            )
+        else:
+            kind, counts = (
+                "MpiConfiguration",
+                f"process_count_per_node={self.processes_per_node}",
+            )
+        return DRIVER.format(
+            cluster=",\n    ".join(cluster) + ",",
+            cluster_name=CLUSTER,
+            configuration_class=kind,
+            distribution=f"{kind}({counts})",
+            entry_script=self.entry_script,
+            epochs=self.epochs,
+            estimator=self.estimator,
+            experiment=EXPERIMENT,
+            framework_version=self.framework_version,
+            nodes=self.nodes,
+            source=json.dumps(source),
+        )
+
+
+_PYTORCH = ("PyTorch", "torch", "PyTorch", "1.4")
+_TENSORFLOW = ("TensorFlow", "tensorflow", "TensorFlow", "2.3")
+
+SCRIPTS = {
+    ("pytorch", "mpi"): (_PYTORCH, "pytorch_horovod.py"),
+    ("tensorflow", "mpi"): (_TENSORFLOW, "tensorflow_horovod.py"),
+    ("tensorflow", "ps"): (_TENSORFLOW, "parameter_server.py"),
+}
+
+
+def workload(
+    framework: str, distribution: str, *, nodes: int, processes_per_node: int | None, epochs: int
+) -> Workload:
+    """The job that is asked for.
+
+    Args:
+        processes_per_node: None: two, where it means anything.
+
+    Raises:
+        UsageError: there is none of the kind.
+    """
+    if (framework, distribution) not in SCRIPTS:
+        raise UsageError(
+            f"{framework} has no parameter servers, TensorFlow has",
+            remedy="--framework tensorflow --distribution ps, or --distribution mpi",
+        )
+    if distribution == "ps" and processes_per_node is not None:
+        raise UsageError(
+            "a parameter-server job has one worker for each node, not processes per node",
+            remedy="leave out --processes-per-node",
+        )
+    about, script = SCRIPTS[framework, distribution]
+    each = None if distribution == "ps" else processes_per_node or 2
+    return Workload(*about, script, nodes, each, epochs)
