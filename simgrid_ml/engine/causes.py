@@ -24,6 +24,7 @@ _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary fil
 _SLACK_S = 0.25
 _LOST_A_PEER = re.compile(
     "MPI_ERR_PROC_FAILED|HorovodInternalError|Connection (closed|reset) by peer"
+    "|Horovod has been shut down"  # a bare UnknownError in TensorFlow
     # gRPC's words and TensorFlow's
     "|Socket closed|UNAVAILABLE: |UnavailableError|failed to connect to all addresses"
 )
