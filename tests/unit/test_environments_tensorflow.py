@@ -14,7 +14,7 @@ import pytest
 from environments_wheels import wheel
 from packaging.specifiers import SpecifierSet
 
-from simgrid_ml.environments import dockerfile, horovod
+from simgrid_ml.environments import dockerfile, horovod, resolution
 from simgrid_ml.environments.build import ensure
 from simgrid_ml.environments.cache import Cache
 from simgrid_ml.environments.catalog import (
@@ -241,6 +241,7 @@ def test_without_a_gpu_the_small_package_is_taken_under_whatever_name(
 
 def test_with_a_gpu_the_other_package_is_taken_with_its_libraries(index: Path) -> None:
     wheel(index, "cuda", "12")
+    wheel(index, "tensorflow-cpu", "2.15.0", requires=("keras==2.15.0",))
     wheel(index, "tensorflow", "2.15.0", requires=("keras==2.15.0", "cuda ; extra == 'and-cuda'"))
     asked: dict[str, Any] = {"pip": ("tensorflow==2.15.0",), "use_gpu": True}
     assert {"tensorflow", "cuda"} <= resolved(index, has_gpu=True, **asked).packages.keys()
@@ -368,12 +369,19 @@ def test_a_resolution_from_before_there_were_hooks_is_made_anew(
     assert (again.lock_hash, again.cached, again.hooks) == (built.lock_hash, True, BOTH)
 
 
+def test_another_stand_in_is_resolved_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = EnvironmentSpec(framework="tensorflow", framework_version="1.13")
+    before = resolution.resolution_key(spec, HOST, Indexes())
+    monkeypatch.setattr(resolution, "TENSORFLOW", "2.15.2")
+    assert resolution.resolution_key(spec, HOST, Indexes()) != before
+
+
 def test_a_horovod_that_does_not_fit_its_tensorflow_is_not_published(
     index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Host, "here", lambda: HOST)
     compiled = wheel(index.parent, "horovod", HOROVOD)
-    monkeypatch.setattr(horovod.HorovodWheel, "ensure", lambda self, resolution: compiled)
+    monkeypatch.setattr(horovod.HorovodWheel, "ensure", lambda self, _: compiled)
     with pytest.raises(EnvironmentBuildError, match=r"cannot be imported") as caught:
         ensure(EnvironmentSpec(framework="tensorflow", framework_version="2.3"))
     assert "horovod.tensorflow" in caught.value.evidence
