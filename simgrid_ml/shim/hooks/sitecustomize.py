@@ -11,7 +11,10 @@ import sys
 
 _ABOUT = {
     "numpy_aliases": ("numpy",),
-    "tensorflow_v1": ("tensorflow", "keras"),
+    "tensorflow_v1": (
+        *("tensorflow", "keras"),
+        *("horovod.keras.callbacks", "horovod.tensorflow.keras.callbacks"),
+    ),
     "torch_gloo": ("torch.distributed.distributed_c10d",),
 }
 

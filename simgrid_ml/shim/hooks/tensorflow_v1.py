@@ -10,6 +10,8 @@ import importlib
 import os
 import sys
 
+from simgrid_ml.shim.hooks import horovod_callbacks
+
 __all__ = ["VERSION", "apply"]
 
 VERSION = "1.15.5"
@@ -33,6 +35,9 @@ _FOLDED = {
 
 def apply(module):
     """Turn ``tensorflow`` (2.x, just imported) into TensorFlow 1, and Keras with it."""
+    if module.__name__.startswith("horovod."):
+        horovod_callbacks.apply(module)
+        return
     if module.__name__ == "tensorflow":
         _tensorflow(module)
     # Each imports the other: the one that ends last finds both complete.
