@@ -217,7 +217,7 @@ class _Story:
         self.logs = rank_files.write_launch(
             *(record, job, self.cluster, placement, plan, self.nodes, environment.python),
             attempt=self.attempt_number,
-            hooks=getattr(environment, "hooks", ()),
+            hooks=environment.hooks,
         )
         for command in plan.commands:
             if command.log is not None:

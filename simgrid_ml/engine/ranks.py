@@ -22,7 +22,7 @@ from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
-from simgrid_ml.spec.job import Distribution, JobSpec
+from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
@@ -182,10 +182,9 @@ def write_launch(
             filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
         ),
     }
-    wanted = _hooks(job.distribution, hooks)
-    if wanted:
+    if hooks:
         # A job that sets the variable itself decides for itself; empty, it turns hooks off.
-        environment.setdefault(wire.HOOKS_VARIABLE, ",".join(wanted))
+        environment.setdefault(wire.HOOKS_VARIABLE, ",".join(hooks))
     if environment.get(wire.HOOKS_VARIABLE):
         name = "sitecustomize.py"
         hook_file = os.path.join(head.package, "shim", "hooks", name)
@@ -243,11 +242,6 @@ def write_launch(
     }
     write_json(record.file(wire.LAUNCH), document)
     return {name: file.log for name, file in tasks.items()}
-
-
-def _hooks(distribution: Distribution, of_environment: Collection[str]) -> list[str]:
-    """What of old releases the ranks find restored: hooks of ``shim/hooks``."""
-    return list(of_environment)
 
 
 def _words(job: JobSpec, node: NodeInfo, plan: LaunchPlan, python: str) -> tuple[int, list[str]]:

@@ -130,9 +130,8 @@ def read_data_sets(
     elif missing:
         raise FileNotFoundError(f"of MNIST's four files {', '.join(missing)} is not there")
     else:
-        images, labels, test_images, test_labels = (
-            read(path) for path, read in zip(paths, (extract_images, extract_labels) * 2)
-        )
+        images, test_images = extract_images(paths[0]), extract_images(paths[2])
+        labels, test_labels = extract_labels(paths[1]), extract_labels(paths[3])
     if not 0 <= validation_size <= len(images):
         raise ValueError(
             f"validation_size must be between 0 and {len(images)}, not {validation_size}"
