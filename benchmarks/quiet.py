@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["undisturbed"]
+__all__ = ["becomes_quiet", "undisturbed"]
 
 T = TypeVar("T")
 
@@ -27,12 +27,20 @@ def undisturbed(measure: Callable[[], T], patience_s: float) -> T:
     deadline = time.monotonic() + patience_s
     best: tuple[float, T] | None = None
     while best is None or (best[0] > _FOREIGN and time.monotonic() < deadline):
-        while _foreign(lambda: time.sleep(_LOOK_S))[0] > _FOREIGN and time.monotonic() < deadline:
-            pass
+        becomes_quiet(deadline - time.monotonic())
         taken = _foreign(measure)
         if best is None or taken[0] < best[0]:
             best = taken
     return best[1]
+
+
+def becomes_quiet(patience_s: float) -> bool:
+    """Wait until others leave the cores alone; False: they did not in ``patience_s``."""
+    deadline = time.monotonic() + patience_s
+    while _foreign(lambda: time.sleep(_LOOK_S))[0] > _FOREIGN:
+        if time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def _foreign(measure: Callable[[], T]) -> tuple[float, T]:

@@ -21,6 +21,7 @@ __all__ = [
     "Target",
     "Verdict",
     "bus_bandwidth",
+    "in_turns",
     "interleaved",
     "judge",
     "median_interval",
@@ -115,6 +116,18 @@ def interleaved(first: Callable[[], T], second: Callable[[], U], pairs: int) -> 
             b = second()
             a = first()
         taken.append((a, b))
+    return taken
+
+
+def in_turns(measures: Sequence[Callable[[], T]], rounds: int) -> list[list[T]]:
+    """As ``interleaved`` for more than two: A B C, C B A, …; element i has the values of round i,
+    in the order of ``measures``."""
+    taken: list[list[T]] = []
+    for number in range(rounds):
+        if number % 2 == 0:
+            taken.append([measure() for measure in measures])
+        else:
+            taken.append([measure() for measure in reversed(measures)][::-1])
     return taken
 
 

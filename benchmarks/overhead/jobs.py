@@ -15,7 +15,7 @@ from simgrid_ml.record.follow import has_ended, wait_state
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Mpi
+from simgrid_ml.spec.job import Distribution, EnvironmentSpec, JobSpec, Mpi
 
 __all__ = ["PROGRAMS", "Bench", "Ran", "log_lines", "numbers"]
 
@@ -45,19 +45,26 @@ class Bench:
         self,
         program: str | None,
         *arguments: str,
-        nodes: int,
+        nodes: int = 1,
         per_node: int = 1,
+        distribution: Distribution | None = None,
+        source: str = PROGRAMS,
         variables: Mapping[str, str] | None = None,
         command: tuple[str, ...] | None = None,
         cluster: Mapping[str, Any] | None = None,
     ) -> RunRecord:
-        """Start a program as an MPI job; ``cluster``: fields of its ``ClusterSpec``."""
+        """Start a program, as an MPI job unless another ``distribution`` is given.
+
+        Args:
+            source: the folder that has it.
+            cluster: fields of the ``ClusterSpec``.
+        """
         job = JobSpec(
-            source=PROGRAMS,
+            source=source,
             entry_script=program,
             arguments=arguments,
             command=command,
-            distribution=Mpi(nodes=nodes, processes_per_node=per_node),
+            distribution=distribution or Mpi(nodes=nodes, processes_per_node=per_node),
             environment=self.spec,
             variables=dict(variables or {}),
         )
@@ -73,6 +80,8 @@ class Bench:
         begun = time.time()
         record = self.submit(program, *arguments, **how)
         state = wait_state(record, _DEADLINE_S)
+        if not has_ended(state):
+            record.request_cancel()
         self.wait_until_gone(record)
         if not has_ended(state) or state is not RunState.COMPLETED:
             raise RuntimeError(f"run {record.path} is {state.value}: {record.error()}")
@@ -102,7 +111,7 @@ class Bench:
         begun = time.time()
         done = subprocess.run(
             argv,
-            env=self._variables(),
+            env=self.variables,
             capture_output=True,
             text=True,
             timeout=_DEADLINE_S,
@@ -112,7 +121,9 @@ class Bench:
             raise RuntimeError(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr}")
         return Ran(begun, done.stdout.split("\n"))
 
-    def _variables(self) -> dict[str, str]:
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a program finds in its environment when it is started by hand."""
         path = f"{self.environment.bin}:/usr/local/bin:/usr/bin:/bin"
         variables = {"PATH": path, "HOME": os.path.expanduser("~")}
         if os.path.exists(os.path.join(self.environment.bin, "prted")):

@@ -45,3 +45,13 @@ def test_a_quiet_value_is_kept(shares: list[float]) -> None:
 def test_without_patience_the_first_counts(shares: list[float]) -> None:
     shares += [0.5]
     assert quiet.undisturbed(numbered(), patience_s=0) == 1
+
+
+def test_a_host_that_stays_busy_is_not_waited_for_longer_than_patience_lasts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quiet, "_foreign", lambda measure: (0.5, measure()))
+    monkeypatch.setattr(quiet, "_LOOK_S", 0.01)
+    assert not quiet.becomes_quiet(patience_s=0.05)
+    monkeypatch.setattr(quiet, "_foreign", lambda measure: (0.01, measure()))
+    assert quiet.becomes_quiet(patience_s=0)

@@ -18,6 +18,7 @@ from benchmarks.stats import (
     Target,
     Verdict,
     bus_bandwidth,
+    in_turns,
     interleaved,
     judge,
     median_interval,
@@ -37,6 +38,18 @@ def test_pairs_are_taken_in_the_order_abba(pairs: int) -> None:
 
 def test_a_pair_holds_first_and_second_in_whatever_order_they_were_taken() -> None:
     assert interleaved(lambda: "a", lambda: "b", 3) == [("a", "b")] * 3
+
+
+def test_rounds_go_there_and_back_and_keep_the_order_of_what_is_compared() -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> str:
+        order.append(name)
+        return name
+
+    taken = in_turns([lambda: measure("A"), lambda: measure("B"), lambda: measure("C")], 3)
+    assert "".join(order) == "ABCCBAABC"
+    assert taken == [["A", "B", "C"]] * 3
 
 
 @given(figures)

@@ -1,0 +1,1 @@
+"""The same model by allreduce and by parameter servers, over the same links."""

@@ -1,0 +1,1 @@
+"""Parameter servers: what starting them costs, and what more of them bring."""
