@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,27 @@ from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
 
 PROGRAM = [sys.executable, "-m", "simgrid_ml"]
+IN_THE_TESTS_ENVIRONMENT = """
+import sys
+from simgrid_ml.__main__ import main
+from simgrid_ml.cli import demo_drivers as drivers
+
+packages = 'conda_packages=["scikit-learn"],'
+assert packages in drivers.DRIVER
+more = 'pip_packages=["tf2onnx", "onnxruntime"],'
+drivers.DRIVER = drivers.DRIVER.replace(packages, f"{packages}\\n    {more}")
+sys.exit(main(sys.argv[1:]))
+"""
+"""The program with a demo whose TensorFlow is that of the other tests, which needs no build."""
 README = Path(__file__).parents[2] / "README.md"
 
 
-def simgrid_ml(*words: str, cwd: Path, code: int = 0) -> str:
+def simgrid_ml(
+    *words: str, cwd: Path, code: int = 0, program: Sequence[str] = tuple(PROGRAM)
+) -> str:
     """What the program prints on stdout; it must end with ``code``."""
     done = subprocess.run(
-        [*PROGRAM, *words], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+        [*program, *words], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == code, f"{done.returncode}: {done.stdout}\n{done.stderr}"
     ours = [line for line in done.stderr.splitlines() if line.startswith("Traceback")]
@@ -83,6 +98,35 @@ def test_the_demo_in_another_shape_and_era_trains_the_same_model(
         assert told["cluster"]["era"] == "E3"
         found = said_as_json("runs", "metrics", "latest", "-m", "test_accuracy", cwd=tmp_path)
         assert found["test_accuracy"][0]["value"] > 0.8
+
+
+def test_the_demo_trains_on_a_parameter_server(tensorflow: EnvironmentSpec, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", IN_THE_TESTS_ENVIRONMENT]
+    words = ["demo", "--framework", "tensorflow", "--distribution", "ps", "--epochs", "4"]
+    with nothing_left(str(tmp_path)):
+        out = simgrid_ml(*words, cwd=tmp_path, program=program)
+        for text in (
+            "2 virtual nodes, 1 parameter server, 2 workers",
+            "estimator = TensorFlow(",
+            "[worker-0] hidden/weights:0 lives on /job:ps/task:0",
+            "[ps-0] ps 0 on node0",
+            "[worker-1] worker 1 has seen its share 4 times",
+            "Loss per epoch",
+            "[worker-1] azureml-logs/70_driver_log-worker-1.txt",
+            "outputs/model.npz",
+            "simgrid-ml runs logs latest --task worker-1",
+        ):
+            assert text in out, f"{text!r} is missing in\n{out}"
+        assert re.search(r"^  pass +ranks", out, re.MULTILINE)
+        told = said_as_json("runs", "show", "latest", cwd=tmp_path)
+        assert (told["state"], told["exit_code"], told["remarks"]) == ("Completed", 0, [])
+        metrics = said_as_json("runs", "metrics", "latest", cwd=tmp_path)
+        losses = [point["value"] for point in metrics["loss"]]
+        assert len(losses) == 4
+        assert losses[-1] < 1  # it begins at log(10); the other worker may have been faster
+        assert metrics["test_accuracy"][0]["value"] > 0.8
+        logs = simgrid_ml("runs", "logs", "latest", "-t", "ps-0", "-t", "worker-1", cwd=tmp_path)
+        assert {line.split()[0] for line in logs.splitlines()} == {"[ps-0]", "[worker-1]"}
 
 
 def test_the_readmes_driver_runs_on_the_demos_training_folder(
