@@ -283,7 +283,8 @@ def _link(source: str, path: str) -> None:
 
 def _append(source: str, path: str) -> None:
     with open(source, "rb") as new, open(path, "ab") as old:
-        if old.tell() > os.fstat(new.fileno()).st_size:  # begun anew
-            old.truncate(0)
-        new.seek(old.tell())
+        have = old.tell()
+        if have > os.fstat(new.fileno()).st_size:  # begun anew
+            have = old.truncate(0)
+        new.seek(have)
         shutil.copyfileobj(new, old)
