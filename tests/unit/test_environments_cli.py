@@ -80,6 +80,19 @@ def test_list_and_show_agree(index: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(["env", "show", "zzz"]) == 2
 
 
+def test_list_names_the_frameworks_and_their_horovod(
+    index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("tensorflow", "tensorflow-cpu"):
+        wheel(index, name, "99.0", module="tensorflow")
+    ensure(EnvironmentSpec(pip=("tensorflow==99.0",)))
+    ensure(EnvironmentSpec(pip=("tiny",)))
+    assert run(["env", "list"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["hash", "framework", "horovod"]
+    assert sorted(row.split()[1] for row in rows) == ["-", "tensorflow-cpu"]
+
+
 def test_prune_keeps_what_is_in_use_and_what_is_new(
     index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
