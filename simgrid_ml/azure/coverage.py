@@ -34,9 +34,7 @@ _CLOUD = "belongs to the cloud's resources"
 _OTHER_COMPUTE = "the emulated target is AmlCompute; `compute_target='local'` runs on one node"
 _SPARK = "Spark and Databricks are not emulated"
 _PIPELINE = "pipelines are not emulated; submit each step as a run"
-_REINFORCEMENT = (
-    "promises Ray 0.8, of which there is no build any more; the error says how today's Ray runs"
-)
+_REINFORCEMENT = "submit the ReinforcementLearningEstimator; its tasks are no runs of their own"
 _LATER = (_DATA, _HYPERDRIVE)
 
 
@@ -48,7 +46,11 @@ _EXCEPTIONS = _all_from("errors", *(name for name in errors.__all__ if name.ends
 
 EMULATED: Mapping[str, Mapping[str, str]] = {
     "azureml.contrib.train.rl": _all_from(
-        "reinforcement", "Ray", "ReinforcementLearningEstimator", "WorkerConfiguration"
+        "reinforcement",
+        "RLFramework",
+        "Ray",
+        "ReinforcementLearningEstimator",
+        "WorkerConfiguration",
     ),
     "azureml.core": {
         **_all_from("workspace", "Workspace"),
@@ -167,7 +169,7 @@ _HYPERDRIVE_NAMES = (
 
 MISSING: Mapping[str, Mapping[str, str]] = {
     "azureml.contrib.train.rl": dict.fromkeys(
-        ("RLFramework", "ReinforcementLearningConfiguration", "ReinforcementLearningRun"),
+        ("ReinforcementLearningConfiguration", "ReinforcementLearningRun"),
         _REINFORCEMENT,
     ),
     "azureml.core": {
@@ -250,16 +252,19 @@ MISSING: Mapping[str, Mapping[str, str]] = {
 }
 """Module of the SDK → name → why it is missing."""
 
-_UNUSABLE = ("no", f"can be imported; its constructor raises `NotEmulated`: {_REINFORCEMENT}")
-
 PARTLY: Mapping[str, Tuple[str, str]] = {
     "ParallelTaskConfiguration": (
         "partly",
         "can be described as in the SDK; submitting it raises `NotEmulated`",
     ),
-    "Ray": _UNUSABLE,
-    "ReinforcementLearningEstimator": _UNUSABLE,
-    "WorkerConfiguration": _UNUSABLE,
+    "ReinforcementLearningEstimator": (
+        "partly",
+        "runs today's Ray; head and workers are tasks of one run, not child runs",
+    ),
+    "WorkerConfiguration": (
+        "partly",
+        "workers are nodes of the estimator's cluster, in its environment",
+    ),
 }
 """Names that are there and do not go all the way: how far, and a note."""
 

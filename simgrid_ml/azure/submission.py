@@ -25,6 +25,7 @@ from simgrid_ml.azure.errors import (
     to_azure,
 )
 from simgrid_ml.azure.lint import odd_inputs
+from simgrid_ml.azure.reinforcement import ReinforcementLearningEstimator
 from simgrid_ml.azure.runconfig import definition
 from simgrid_ml.errors import SpecError
 from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Registry
@@ -98,6 +99,10 @@ def plan(
         if given or other:
             unknown = [*given, *other][0]
             raise TypeError(f"submit() got an unexpected keyword argument {unknown!r}")
+    elif isinstance(config, ReinforcementLearningEstimator):
+        config._refuse_overrides(
+            [*other, *(name for name, value in overrides.items() if value is not None)]
+        )
     elif is_a(config, "MMLBaseEstimator"):
         if other:
             raise TrainingException(
@@ -112,7 +117,7 @@ def plan(
             f"a {type(run_config.environment).__name__}", remedy="use Environment.get"
         )
     source = os.path.abspath(config.source_directory or ".")
-    warnings: list[str] = []
+    warnings: list[str] = list(getattr(config, "_notes", ()))
     script = getattr(config, "script", None) or run_config.script
     command = getattr(config, "command", None) or run_config.command
     arguments = getattr(config, "arguments", None) or run_config.arguments
@@ -137,7 +142,7 @@ def plan(
     if source_directory_data_store is not None:
         shown["sourceDirectoryDataStore"] = source_directory_data_store.name
 
-    distribution = tasks.distribution(run_config)
+    distribution = getattr(config, "_distribution", None) or tasks.distribution(run_config)
     distributed = getattr(config, "_distributed_backend", None)
     warnings += odd_inputs(
         run_config,

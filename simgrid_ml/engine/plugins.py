@@ -8,7 +8,14 @@ from simgrid_ml.backends.base import Backend
 from simgrid_ml.errors import SpecError
 from simgrid_ml.launch import direct, mpi
 from simgrid_ml.launch.plan import Launcher
-from simgrid_ml.spec.job import Distribution, Mpi, ParameterServer, Plain, TorchDistributed
+from simgrid_ml.spec.job import (
+    Distribution,
+    Mpi,
+    ParameterServer,
+    Plain,
+    RayCluster,
+    TorchDistributed,
+)
 
 __all__ = ["backend", "backend_names", "launcher"]
 
@@ -23,6 +30,7 @@ _LAUNCHERS: dict[type, Launcher] = {
     Mpi: mpi.plan,
     ParameterServer: direct.plan,
     Plain: direct.plan,
+    RayCluster: direct.plan,
     TorchDistributed: direct.plan,
 }
 

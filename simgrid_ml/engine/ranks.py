@@ -16,13 +16,13 @@ from simgrid_ml.backends.base import NodeInfo
 from simgrid_ml.engine import snapshot
 from simgrid_ml.engine.ports import free_ports
 from simgrid_ml.errors import SpecError
-from simgrid_ml.launch import dialect, mpi, rendezvous
+from simgrid_ml.launch import dialect, mpi, ray, rendezvous
 from simgrid_ml.launch.plan import LaunchPlan, Tools
 from simgrid_ml.node.task import TaskFile
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
-from simgrid_ml.spec.job import JobSpec
+from simgrid_ml.spec.job import JobSpec, RayCluster
 from simgrid_ml.spec.placement import Placement
 
 __all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
@@ -202,6 +202,13 @@ def write_launch(
         os.makedirs(os.path.dirname(log), exist_ok=True)
         work = work_directory(record, cluster, task.node)
         literal, words = _words(job, nodes[task.node], plan, python)
+        if isinstance(job.distribution, RayCluster):
+            started_by = ray.words(
+                *(job.distribution, placement, task, listening, addresses[task.node])
+            )
+            program = os.path.join(nodes[task.node].package, "node", "ray_task.py")
+            before = [python, program, *started_by]
+            literal, words = len(before) + literal, [*before, *words]
         tasks[task.name] = TaskFile(
             journal=record.file(wire.TASKS, task.name + ".jsonl"),
             log=log,

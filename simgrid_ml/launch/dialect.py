@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from simgrid_ml import wire
 from simgrid_ml.record.ids import guid
 from simgrid_ml.spec.cluster import ClusterSpec, Era
-from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain, TorchDistributed
+from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain, RayCluster, TorchDistributed
 from simgrid_ml.spec.placement import Placement, Task
 from simgrid_ml.spec.vm_sizes import find_vm_size
 
@@ -45,6 +45,7 @@ _FRAMEWORKS = {
     Mpi: ("Python", "IntelMpi"),
     ParameterServer: ("TensorFlow", "ParameterServer"),
     Plain: ("Python", "None"),
+    RayCluster: ("Ray", "None"),
     TorchDistributed: ("PyTorch", ""),
 }
 """Kind of distribution to what Azure ML calls the framework and the communicator."""
@@ -72,10 +73,10 @@ def task_log(era: Era, job: JobSpec, placement: Placement, task: Task) -> str:
     """Artifact name of a task's stdout and stderr.
 
     In E1 and E2 a single process has a log without a number; E3 pads the number to the width
-    of the largest rank. TensorFlow's tasks are told apart by role and index.
+    of the largest rank. Tasks in roles (TensorFlow's, Ray's) are told apart by role and index.
     """
     ranked = isinstance(job.distribution, (Mpi, TorchDistributed))
-    in_roles = isinstance(job.distribution, ParameterServer)
+    in_roles = isinstance(job.distribution, (ParameterServer, RayCluster))
     if era is Era.E3:
         if in_roles:
             return f"user_logs/std_log_node_{task.index:02d}_{task.role}.txt"
@@ -131,8 +132,8 @@ def is_launcher_log(name: str) -> bool:
 
 _TASK_LOG = re.compile(
     r"(?:azureml-logs/[78]0_driver_log|user_logs/std_log)"
-    r"(?:_(?:rank|process|node)|[_-](?P<role>worker|ps|chief))?"
-    r"(?:[_-](?P<index>\d+))?(?:_(?P<last_role>worker|ps|chief))?\.txt\Z"
+    r"(?:_(?:rank|process|node)|[_-](?P<role>worker|ps|chief|head))?"
+    r"(?:[_-](?P<index>\d+))?(?:_(?P<last_role>worker|ps|chief|head))?\.txt\Z"
 )
 
 

@@ -1,8 +1,8 @@
 """How tasks find each other without MPI: ``TF_CONFIG``, and ``MASTER_ADDR`` and its kin; pure.
 
-TensorFlow's servers and torch's store listen on all addresses of their host, whatever address
-their configuration names. On a node with a network of its own they get the ports Azure ML gave
-them; nodes that share one network need ports that differ, also from those of other runs.
+TensorFlow's servers, torch's store and Ray's head listen on all addresses of their host, whatever
+address their configuration names. On a node with a network of its own they get the ports Azure ML
+gave them; nodes that share one network need ports that differ, also from those of other runs.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
 from simgrid_ml.spec.cluster import Era
-from simgrid_ml.spec.job import Distribution, ParameterServer, TorchDistributed
+from simgrid_ml.spec.job import Distribution, ParameterServer, RayCluster, TorchDistributed
 from simgrid_ml.spec.placement import Placement, Task
 
-__all__ = ["TENSORFLOW_PORT", "TORCH_PORT", "endpoints", "variables"]
+__all__ = ["RAY_PORT", "TENSORFLOW_PORT", "TORCH_PORT", "endpoints", "variables"]
 
 TENSORFLOW_PORT = 2222
 """Of the first task on a node; the next has the next."""
 TORCH_PORT = 6105
+RAY_PORT = 6379
 
 
 def endpoints(
@@ -40,6 +41,8 @@ def endpoints(
         listening, first = placement.tasks, TENSORFLOW_PORT
     elif isinstance(distribution, TorchDistributed):
         listening, first = placement.tasks[:1], TORCH_PORT
+    elif isinstance(distribution, RayCluster):
+        listening, first = placement.tasks[:1], RAY_PORT
     else:
         return {}
     used: dict[str, int] = defaultdict(int)

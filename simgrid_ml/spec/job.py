@@ -16,6 +16,7 @@ __all__ = [
     "Mpi",
     "ParameterServer",
     "Plain",
+    "RayCluster",
     "Registry",
     "TorchDistributed",
 ]
@@ -96,7 +97,23 @@ class TorchDistributed(Value, frozen=True, kw_only=True, tag_field="kind", tag="
         _check_counts(nodes=self.nodes, processes_per_node=self.processes_per_node)
 
 
-Distribution = Plain | Mpi | ParameterServer | TorchDistributed
+class RayCluster(Value, frozen=True, kw_only=True, tag_field="kind", tag="ray"):
+    """Ray on every node; the script runs on the first, beside Ray's head, and decides the end.
+
+    Attributes:
+        head_arguments: more options of ``ray start --head``.
+        join_timeout_s: all nodes must have joined so many seconds after the head was started.
+    """
+
+    nodes: Count = 1
+    head_arguments: tuple[str, ...] = ()
+    join_timeout_s: Annotated[float, Meta(gt=0)] = 120.0
+
+    def __post_init__(self) -> None:
+        _check_counts(nodes=self.nodes)
+
+
+Distribution = Plain | Mpi | ParameterServer | TorchDistributed | RayCluster
 
 
 class Registry(Value, frozen=True, kw_only=True):

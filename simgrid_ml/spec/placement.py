@@ -9,7 +9,7 @@ from typing import Any
 
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import JobSpec, ParameterServer
+from simgrid_ml.spec.job import JobSpec, ParameterServer, RayCluster
 
 __all__ = ["HostInventory", "Placement", "Task", "place"]
 
@@ -43,7 +43,8 @@ class Task:
     Attributes:
         name: unique in the run, names its journal: ``rank-0``, ``worker-1``, ``ps-0``.
         rank, local_rank: its number among all tasks, and among those of its node.
-        role: ``rank``, or what TensorFlow calls it: ``ps``, ``worker``, ``chief``.
+        role: ``rank``, or what TensorFlow calls it: ``ps``, ``worker``, ``chief``,
+            ``head``.
         index: its number among the tasks of its role.
         serves: it runs until the others have ended, and then is ended.
     """
@@ -149,6 +150,13 @@ def place(
     places = names or [f"node{n}" for n in range(nodes)]
     if isinstance(distribution, ParameterServer):
         return Placement(tuple(_in_roles(distribution, places)), host.cpus)
+    if isinstance(distribution, RayCluster):
+        workers = (
+            Task(f"worker-{n - 1}", name, n, 0, "worker", n - 1, serves=True)
+            for n, name in enumerate(places)
+            if n > 0
+        )
+        return Placement((Task("head-0", places[0], 0, 0, "head"), *workers), host.cpus)
     per_node = distribution.processes_per_node
     tasks = tuple(
         Task(f"rank-{rank}", name, rank, local, index=rank)

@@ -1,6 +1,5 @@
 """The page of what is emulated is current, and true."""
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,6 @@ def test_the_page_is_current():
     assert PAGE.read_text() == coverage.render(), (
         "run: python -m simgrid_ml.azure.coverage > docs/coverage.md"
     )
-
-
-@pytest.mark.parametrize(
-    "name", [n for n, (word, _) in coverage.PARTLY.items() if word != "partly"]
-)
-def test_a_class_said_to_be_only_a_name_cannot_be_made(name):
-    (module,) = {names[name] for names in coverage.EMULATED.values() if name in names}
-    with pytest.raises(NotEmulated, match=rf"{name}, as it .*\n.*coverage\.md"):
-        getattr(importlib.import_module(module), name)(".", compute_target="local")
 
 
 def test_no_name_is_both_emulated_and_missing():

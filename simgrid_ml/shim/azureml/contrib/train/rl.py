@@ -5,6 +5,7 @@ from simgrid_ml.azure.reinforcement import Ray as Ray
 from simgrid_ml.azure.reinforcement import (
     ReinforcementLearningEstimator as ReinforcementLearningEstimator,
 )
+from simgrid_ml.azure.reinforcement import RLFramework as RLFramework
 from simgrid_ml.azure.reinforcement import WorkerConfiguration as WorkerConfiguration
 
 __getattr__ = _coverage.getter(__name__)
