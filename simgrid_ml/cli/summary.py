@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -233,7 +234,9 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
     if reports:
         heading("Tasks")
         names = sorted(reports, key=story.task_order)
-        rows_of_tasks = [_task(name, reports[name]) for name in names]
+        placed = record.document(wire.PLACEMENT).get("tasks") or []
+        serving = {task["name"] for task in placed if task.get("serves")}
+        rows_of_tasks = [_task(name, reports[name], name in serving) for name in names]
         print_table(("task", "node", "host", "pid", "ended"), rows_of_tasks, 2)
         for said in told["remarks"]:
             print_text(said, indent=2)
@@ -267,13 +270,14 @@ def _image(environment: Mapping[str, Any]) -> str:
     return f"{environment['image']} ({digest[:12]})"
 
 
-def _task(name: str, lines: list[dict[str, Any]]) -> tuple[str, ...]:
+def _task(name: str, lines: list[dict[str, Any]], serves: bool) -> tuple[str, ...]:
     started: dict[str, Any] = next((x for x in lines if x.get("event") == "started"), {})
     ended = next((x for x in lines if x.get("event") == "ended"), None)
     if ended is None:
         how = "no report"
     elif ended.get("signal"):
-        how = f"signal {ended['signal']}"
+        with_others = serves and ended["signal"] == signal.SIGTERM
+        how = "ended with those it served" if with_others else f"signal {ended['signal']}"
     else:
         how = (
             f"exit {ended.get('code')} after {format_seconds(float(ended.get('duration_s') or 0))}"

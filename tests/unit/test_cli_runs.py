@@ -10,6 +10,7 @@ from cli_support import COMPLETED, FAILED, LOGS, RUN_TO_THE_END, CommandLine, cl
 
 from simgrid_ml import wire
 from simgrid_ml.cli.story import exit_code
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunRecord, RunState
 
 __all__ = ["cli"]
@@ -169,7 +170,10 @@ def test_roles_are_shown_in_lists_and_tables(cli: CommandLine) -> None:
     for task in ("ps-0", "worker-10", "worker-2", "chief-0"):
         journal = record.journal(wire.TASKS, task)
         journal.append({"t": 1, "event": "started", "node": "node0", "hostname": "n", "pid": 7})
+        journal.append({"t": 2, "event": "ended", "code": None, "signal": 15})
         journal.close()
+    placed = [{"name": "ps-0", "serves": True}, {"name": "worker-2", "serves": False}]
+    write_json(record.file(wire.PLACEMENT), {"tasks": placed})
     events = record.journal(".", "events")
     events.append({"t": 1, "event": "server-ended", "task": "ps-0", "running": ["worker-2"]})
     events.append({"t": 2, "event": "server-ended", "task": "ps-0", "running": []})
@@ -178,8 +182,11 @@ def test_roles_are_shown_in_lists_and_tables(cli: CommandLine) -> None:
     assert "4: 1 ps + 11 workers + chief" in cli("runs", "list").out
     shown = cli("runs", "show", "latest").out
     assert "parameter_server, 4: 1 ps + 11 workers + chief (nodes: tasks)" in shown
-    tasks = [line.split()[0] for line in shown.splitlines() if " node0 " in line]
-    assert tasks == ["chief-0", "worker-2", "worker-10", "ps-0"]
+    tasks = [line.split() for line in shown.splitlines() if " node0 " in line]
+    assert [task for task, *_ in tasks] == ["chief-0", "worker-2", "worker-10", "ps-0"]
+    assert [" ".join(rest[3:]) for _, *rest in tasks[-2:]] == [
+        "signal 15", "ended with those it served",
+    ]  # fmt: skip
     remarks = cli("runs", "show", "latest", "--json").json["remarks"]
     assert remarks == [
         "ps-0 has ended while worker-2 still runs",
