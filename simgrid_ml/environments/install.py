@@ -152,15 +152,18 @@ class Installer:
         """Import what matters once: broken builds show here, and bytecode is written only once
         and not by all ranks at the same time."""
         modules = [module for name, module in _SMOKE.items() if name in resolution.packages]
+        statements = [f"import {module}" for module in modules]
         if resolution.horovod:
-            carriers = horovod_frameworks(resolution.packages)
-            modules += [f"horovod.{_SMOKE[name]}" for name in carriers]
+            carriers = [_SMOKE[name] for name in horovod_frameworks(resolution.packages)]
+            modules += [f"horovod.{module}" for module in carriers]
+            # horovod.torch can be imported without its library; it has no init then.
+            statements += [f"from horovod.{module} import init" for module in carriers]
         if not modules:
             return
         self.tools.report(f"trying to import {', '.join(modules)}")
         environment = {**self.tools.indexes.uv_environment(os.environ), "PYTHONNOUSERSITE": "1"}
         finished = self.tools.commands.run(
-            [python, "-c", "\n".join(f"import {module}" for module in modules)],
+            [python, "-c", "\n".join(statements)],
             environment=environment,
         )
         if finished.code != 0:

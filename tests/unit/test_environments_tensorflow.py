@@ -376,13 +376,18 @@ def test_another_stand_in_is_resolved_anew(monkeypatch: pytest.MonkeyPatch) -> N
     assert resolution.resolution_key(spec, HOST, Indexes()) != before
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["", "import sys, types\nsys.modules['horovod.tensorflow'] = types.ModuleType('empty')\n"],
+    ids=["no module", "no library"],
+)
 def test_a_horovod_that_does_not_fit_its_tensorflow_is_not_published(
-    index: Path, monkeypatch: pytest.MonkeyPatch
+    index: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     monkeypatch.setattr(Host, "here", lambda: HOST)
-    compiled = wheel(index.parent, "horovod", HOROVOD)
+    compiled = wheel(index.parent, "horovod", HOROVOD, code=code)
     monkeypatch.setattr(horovod.HorovodWheel, "ensure", lambda self, _: compiled)
     with pytest.raises(EnvironmentBuildError, match=r"cannot be imported") as caught:
         ensure(EnvironmentSpec(framework="tensorflow", framework_version="2.3"))
-    assert "horovod.tensorflow" in caught.value.evidence
+    assert ("init" if code else "'horovod.tensorflow'") in caught.value.evidence
     assert Cache.default().entries() == []
