@@ -81,7 +81,7 @@ class DataSet:
                 self._position = 0
                 if shuffle:
                     self._random.shuffle(self._order)
-            part = self._order[self._position : self._position + missing]
+            part = self._order[self._position : self._position + missing].copy()
             self._position += len(part)
             missing -= len(part)
             taken.append(part)
