@@ -263,13 +263,21 @@ SPAWNS = """
         dist.destroy_process_group()
 
     if __name__ == "__main__":
+        torch.cuda.is_available = lambda: True  # in this process alone
+        try:
+            dist.init_process_group("nccl", f"file://{os.getcwd()}/x{os.getpid()}", None, 1, 0)
+        except Exception as error:
+            print("REFUSED", error, flush=True)
         mp.spawn(work, args=(int(os.environ["NODE_RANK"]),), nprocs=2)
 """
 
 
 def test_a_script_spawns_the_ranks_of_its_node(workspace: Runs) -> None:
+    """And with GPUs nothing comes between it and NCCL, which the CPU build of torch has not got."""
     record = workspace.completed(SPAWNS, distribution=TorchDistributed(nodes=2))
-    assert lines(completed(workspace, record), "RANK ") == SUMMED, story(record)
+    logs = completed(workspace, record)
+    assert lines(logs, "RANK ") == SUMMED, story(record)
+    assert [("NCCL" in line) for line in lines(logs, "REFUSED ")] == [True, True], story(record)
 
 
 RATE = 1_250_000  # bytes/s, of 10 Mbit/s
