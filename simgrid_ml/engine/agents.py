@@ -104,8 +104,8 @@ class Switchboard:
         self._unanswered: dict[str, int] = {}  # pings, by node
         self.on_link: Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]] = _no_links_yet
         """Answers who asks for the links between the nodes."""
-        self.heard: dict[str, frozenset[int]] = {}
-        """What each node has last answered to the message ``listening``: TCP ports."""
+        self.heard: dict[str, list[int]] = {}
+        """TCP ports, as each node has last answered to ``listening``; another list every time."""
         self.killed: list[Killed] = []
         """What was spawned under a name and ended by a signal, in order."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -295,7 +295,7 @@ class Switchboard:
                 event = json.loads(line)
                 self._unanswered[node] = 0
                 if event["op"] == "listening":
-                    self.heard[node] = frozenset(event["ports"])
+                    self.heard[node] = event["ports"]
                 elif event["op"] == "spawned":
                     self._processes[event["id"]].pid = event["pid"]
                 elif event["op"] == "exited":

@@ -31,8 +31,13 @@ _LOST_A_PEER = re.compile(
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
 
+_IN_USE = "Address already in use"
 _ROLES = {"ps": "parameter server"}
 
+_HAS_TO_SERVE = (
+    "a parameter server has to serve until the run ends: call server.join() behind "
+    "tf.train.Server (the run ends it when the workers are done)"
+)
 _LESS_MEMORY = "use less memory per task, fewer tasks on a node, or a larger VM size or scale"
 
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGKILL}
@@ -99,6 +104,12 @@ def first_cause(
     started = sum(len(group) for group in ends.values())
     if started < placement.world_size and not ends["failed"]:
         return _not_started(placement, started, logs, ended)
+    if not _has_launcher(placement, logs):  # each is watched by itself: the others still run
+        ends["silent"] = [end for end in ends["silent"] if end.task in ended]
+    serving = {task.name for task in placement.tasks if task.serves}
+    left = [end for end in ends["well"] if end.task in serving]
+    if left and ends["failed"] and all(_lost_a_peer(end, logs[end.task]) for end in ends["failed"]):
+        return _lost_a_server(placement, min(left, key=_time).task, ends["failed"], logs)
     ends["failed"] = _causes_first(ends["failed"], logs)
     for how in ("failed", "silent", "well", "told to end"):
         if how == "well" and not (ends["told to end"] and _has_launcher(placement, logs)):
@@ -198,6 +209,8 @@ def _task_failed(
         if limit is not None:  # of what a rank starts, such as a loader of data
             how += f"; {node} ran out of memory (limit {format_bytes(limit)})"
             remedy = _LESS_MEMORY
+    if _IN_USE in tail(log, width=10_000):  # gRPC says it in the middle of a long line
+        how += "; a port that it wanted is in use already"
     disk = os.statvfs(record.path)
     free = disk.f_bavail * disk.f_frsize
     if free < _FULL_BYTES:
@@ -269,9 +282,20 @@ def deserted_by_server(
         f"{_who(placement, server)} ended with code 0, and {after_s:g} s later "
         f"{', '.join(running[:8])} still ran: they may be waiting for it",
         evidence=tail(log),
-        remedy="a parameter server has to serve until the run ends: call server.join() behind "
-        "tf.train.Server (the run ends it when the workers are done). If the others need it no "
-        "longer, raise server_grace_s",
+        remedy=f"{_HAS_TO_SERVE}. If the others need it no longer, raise server_grace_s",
+    )
+
+
+def _lost_a_server(
+    placement: Placement, server: str, failed: Sequence[_End], logs: Mapping[str, str]
+) -> RunFailed:
+    first = min(failed, key=_time)
+    others = f" and {len(failed) - 1} more" * (len(failed) > 1)
+    return RunFailed(
+        f"{_who(placement, server)} ended with code 0, and {_who(placement, first.task)}{others} "
+        "failed without it",
+        evidence=tail(logs[first.task]),
+        remedy=_HAS_TO_SERVE,
     )
 
 

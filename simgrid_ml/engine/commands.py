@@ -75,9 +75,9 @@ class Commands:
         self._linger_s = _REPORTS_S if self._direct else LINGER_S
         self._waits = Waits(placement, endpoints, board, log)
 
-    def waited_for(self) -> list[str]:
+    async def waited_for(self) -> list[str]:
         """For whom the job may be waiting, a sentence each: a run that is ended early tells it."""
-        return self._waits.told()
+        return await self._waits.told()
 
     async def run(self) -> None:
         """Spawn them and wait until all tasks have ended well; afterwards nothing of them runs.
@@ -113,9 +113,9 @@ class Commands:
                     well = causes.all_ended_well(self._record, self._placement)
                     if well and not any(task.result() for task in decisive if task.done()):
                         break
-                    raise self._first_cause(ended, memory)
+                    raise await self._first_cause(ended, memory)
                 if any(ended.values()):
-                    raise self._first_cause(ended, memory)
+                    raise await self._first_cause(ended, memory)
         finally:
             watchers = {lost, reports, *commands}
             for task in watchers:
@@ -123,14 +123,17 @@ class Commands:
             await asyncio.gather(*watchers, return_exceptions=True)
             await self._end(processes)
 
-    def _first_cause(self, ended: Mapping[str, int], memory: causes.MemoryKills) -> SimgridError:
+    async def _first_cause(
+        self, ended: Mapping[str, int], memory: causes.MemoryKills
+    ) -> SimgridError:
         error = causes.first_cause(
             self._record, self._placement, self._logs, ended, memory, self._board.killed
         )
         failed = [name for name, report in self._reports.items() if report.failed]
         # Else it failed before it could wait for anybody.
         if isinstance(error, RunFailed) and any(map(self._waits.has_listened, failed)):
-            error.evidence = "\n".join(filter(None, (error.evidence, self._waits.silence())))
+            silence = await self._waits.silence()
+            error.evidence = "\n".join(filter(None, (error.evidence, silence)))
         return error
 
     def _spawn(self) -> dict[str, Process]:
@@ -178,15 +181,12 @@ class Commands:
             if missing and time.monotonic() > deadline:
                 raise self._not_started(missing)
             failed = any(report.failed for report in reports.values())
-            running = [
-                name
-                for name, report in reports.items()
-                if not report.ended and name not in self._serving
-            ]
+            alive = [name for name, report in reports.items() if not report.ended]
+            running = [name for name in alive if name not in self._serving]
             if decided is None and (failed or not running):
                 decided = time.monotonic()
             self._look_for_deserters(running)
-            self._waits.look(running)
+            self._waits.look(alive)
             await asyncio.sleep(wait_s)
             wait_s = min(_LOOK_S, wait_s * 1.3)
         if self._linger_s == LINGER_S:

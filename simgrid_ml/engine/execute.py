@@ -331,7 +331,7 @@ class _Story:
         try:
             await asyncio.wait({task, cancel}, return_when=asyncio.FIRST_COMPLETED)
             if cancel.done():
-                waited_for = self.commands.waited_for() if self.commands else []
+                waited_for = await self.commands.waited_for() if self.commands else []
                 why = "; ".join([self.why_cancelled, *waited_for])
                 self.log("cancel", why=why)
                 self.advance(RunState.CANCEL_REQUESTED, note=why, **self.warnings())

@@ -47,12 +47,14 @@ def error_of(record: RunRecord) -> Optional[Dict[str, Any]]:
     return error
 
 
-def tail(path: str, lines: int = 20) -> str:
-    """The last lines of a log, whatever its size and encoding; empty if there is none."""
+def tail(path: str, lines: int = 20, width: int = 500) -> str:
+    """The last lines of a log, whatever its size and encoding, each cut at ``width`` characters;
+    empty if there is none.
+    """
     try:
         with open(path, "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 64 * 1024))
             last = stream.read().decode("utf-8", "replace").splitlines()[-lines:]
     except OSError:
         return ""
-    return "\n".join(line[:500] for line in last)
+    return "\n".join(line[:width] for line in last)

@@ -15,22 +15,25 @@ from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import JobSpec, Mpi
+from simgrid_ml.spec.job import Distribution, JobSpec, Mpi, ParameterServer
 from simgrid_ml.spec.placement import HostInventory, Placement, place
 
 
 class Case:
     """A run of 2 x 2 ranks whose reports a test writes."""
 
+    distribution: Distribution = Mpi(nodes=2, processes_per_node=2)
+    launchers: tuple[str, ...] = ("mpirun",)
+
     def __init__(self, folder: Path) -> None:
         self.record: RunRecord = RunStore(str(folder)).create("test", {"job": {}, "cluster": {}})
         job = JobSpec(
             source="/s",
             entry_script="t.py",
-            distribution=Mpi(nodes=2, processes_per_node=2),
+            distribution=self.distribution,
         )
         self.placement: Placement = place(job, ClusterSpec(name="c"), HostInventory(2, 2**30))
-        names = [*(task.name for task in self.placement.tasks), "mpirun"]
+        names = [*(task.name for task in self.placement.tasks), *self.launchers]
         self.logs = {name: str(folder / f"{name}.txt") for name in names}
         for name in names:
             self.log(name, f"last words of {name}\n")
@@ -51,7 +54,7 @@ class Case:
         self.say(rank, t=t, event="ended", code=code, signal=signal)
 
     def say(self, rank: int, **line: Any) -> None:
-        journal = self.record.journal(wire.TASKS, f"rank-{rank}")
+        journal = self.record.journal(wire.TASKS, self.placement.tasks[rank].name)
         journal.append(line)
         journal.close()
 
@@ -169,6 +172,74 @@ def test_a_memory_kill_is_told_as_such_only_if_the_kernel_counted_one(
     monkeypatch.setattr(causes, "oom_kills", lambda: 10**9)
     assert "OOM kill" in case.first(memory=memory, mpirun=137).cause
     assert "somebody killed it" in case.first(mpirun=137).cause
+
+
+class Shared(Case):
+    """A run of a parameter server and two workers, each watched by itself."""
+
+    distribution = ParameterServer(nodes=2, workers=2, servers=1)
+    launchers = ()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    case = Shared(tmp_path)
+    case.started(0, 1, 2)
+    return case
+
+
+LOST_IT = [
+    "tensorflow.python.framework.errors_impl.UnavailableError: recvmsg:Connection reset by peer",
+    "E0000 UNAVAILABLE: Socket closed",
+    "failed to connect to all addresses",
+    "Additional GRPC error information: Socket closed",
+]
+
+
+@pytest.mark.parametrize("words", LOST_IT)
+def test_a_worker_that_says_it_lost_its_server_is_not_the_cause(shared: Shared, words: str) -> None:
+    shared.log("worker-0", words)
+    shared.noted(1, t=4.0)
+    shared.ended(0, t=4.2, code=3)
+    found = shared.first(**{"worker-0": 1})
+    assert found.cause == "parameter server 0 on node0 exited with code 3"
+
+
+def test_a_server_that_ended_well_is_the_cause_if_all_that_failed_lost_somebody(
+    shared: Shared,
+) -> None:
+    for worker in (0, 1):
+        shared.log(f"worker-{worker}", LOST_IT[0])
+    shared.ended(0, t=4.0, code=0)
+    shared.noted(2, t=4.1)
+    shared.noted(1, t=4.2)
+    found = shared.first(**{"worker-0": 1})
+    assert found.cause == (
+        "parameter server 0 on node0 ended with code 0, and worker 1 on node1 and 1 more failed "
+        "without it"
+    )
+    assert "UnavailableError" in found.evidence and "server.join()" in found.remedy
+    shared.log("worker-1", "ValueError: a mistake of its own")
+    assert shared.first(**{"worker-0": 1}).cause == "worker 1 on node1 exited with code 1"
+
+
+def test_who_still_runs_is_not_taken_for_killed(shared: Shared) -> None:
+    shared.ended(1, t=4.0, code=0)
+    shared.ended(2, t=5.0, signal=15)
+    assert shared.first(**{"worker-1": 143}).cause == "worker 1 on node1 was ended by SIGTERM"
+
+
+def test_who_is_watched_by_nobody_any_more_is_named(shared: Shared) -> None:
+    assert shared.first(**{"ps-0": -9}).cause == (
+        "parameter server 0 on node0 was killed together with the process that watched it"
+    )
+
+
+def test_a_port_that_is_in_use_is_told_however_long_the_line(shared: Shared) -> None:
+    shared.log("ps-0", f"E1121 server_chttp2.cc:40] {'x' * 1500} Address already in use (98)\nbye")
+    shared.noted(0, t=4.0)
+    found = shared.first(**{"ps-0": 1})
+    assert found.cause.endswith("exited with code 1; a port that it wanted is in use already")
 
 
 V1 = {"memory.limit_in_bytes": "536870912\n", "memory.oom_control": "under_oom 0\noom_kill 0\n"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +22,30 @@ JOB = JobSpec(
 )
 PLACEMENT = place(JOB, ClusterSpec(name="c", max_nodes=9), HostInventory(2, 2**30))
 ENDPOINTS = {"ps-0": "10.0.0.4:2222", "worker-0": "10.0.0.4:2223", "worker-1": "10.0.0.5:2222"}
-ALL = {"worker-0", "worker-1"}
+ALL = {"ps-0", "worker-0", "worker-1"}
 
 
 class Nodes:
     """Nodes that answer at once, and a clock that a test moves."""
 
     def __init__(self, **listening: set[int]) -> None:
-        self.heard: dict[str, frozenset[int]] = {}
+        self.heard: dict[str, list[int]] = {}
         self.now = 100.0
         self.events: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.mute: set[str] = set()
         self.listening = listening
         self.waits = Waits(PLACEMENT, ENDPOINTS, self, self.log, now=lambda: self.now)
 
     def tell(self, node: str, **message: Any) -> bool:
         assert message == {"op": "listening"}
         self.asked.append(node)
-        self.heard[node] = frozenset(self.listening.get(node, ()))
+        if node not in self.mute:
+            self.heard[node] = list(self.listening.get(node, ()))
         return True
+
+    def told(self) -> list[str]:
+        return asyncio.run(self.waits.told())
 
     def log(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
@@ -55,7 +62,7 @@ class Nodes:
 def test_the_one_who_never_listened_is_named_with_its_address() -> None:
     nodes = Nodes(node0={2222, 2223}, node1={22})
     nodes.look(after_s=5)
-    (told,) = nodes.waits.told()
+    (told,) = nodes.told()
     assert told.startswith("worker-1 on node1 (10.0.0.5:2222) never listened")
     assert nodes.waits.has_listened("ps-0") and not nodes.waits.has_listened("worker-1")
     assert nodes.events == []
@@ -69,8 +76,29 @@ def test_who_listened_once_is_not_named_although_it_has_ended() -> None:
     nodes.look(after_s=1)
     nodes.listening = {}
     nodes.look(after_s=60)
-    assert nodes.waits.told() == []
+    assert nodes.told() == []
     assert [event["event"] for event in nodes.events] == ["all-listen"]
+
+
+def test_who_has_listened_only_now_is_not_accused_by_an_older_look() -> None:
+    nodes = Nodes(node0={2222, 2223})
+    nodes.look(after_s=20)
+    nodes.listening["node1"] = {2222}
+    assert nodes.told() == []
+
+
+def test_who_has_ended_is_not_accused() -> None:
+    nodes = Nodes(node0={2222, 2223})
+    nodes.look("ps-0", "worker-0", after_s=5)
+    assert nodes.told() == []
+
+
+def test_a_node_that_does_not_answer_is_not_accused() -> None:
+    nodes = Nodes(node0={2222})
+    nodes.look(after_s=5)
+    nodes.mute, nodes.waits._now = {"node1"}, time.monotonic
+    (told,) = nodes.told()
+    assert told.startswith("worker-0 on node0 (10.0.0.4:2223) never listened")
 
 
 def test_nodes_are_asked_ever_less_and_no_more_once_all_were_heard() -> None:
@@ -87,21 +115,21 @@ def test_nodes_are_asked_ever_less_and_no_more_once_all_were_heard() -> None:
 def test_where_nobody_listens_that_is_told_only_after_a_while() -> None:
     nodes = Nodes()
     nodes.look(after_s=10)
-    assert nodes.waits.told() == []
+    assert nodes.told() == []
     nodes.look(after_s=30)
-    assert nodes.waits.told() == ["no task has ever listened at its address"]
+    assert nodes.told() == ["no task has ever listened at its address"]
     assert nodes.events == []
 
 
 def test_workers_that_go_on_long_after_the_first_are_told() -> None:
     nodes = Nodes(node0={2222, 2223}, node1={2222})
     nodes.look(after_s=40)
-    nodes.look("worker-1", after_s=20)
-    assert nodes.waits.told() == []
-    nodes.look("worker-1", after_s=20)
+    nodes.look("ps-0", "worker-1", after_s=20)
+    assert nodes.told() == []
+    nodes.look("ps-0", "worker-1", after_s=20)
     assert [event["event"] for event in nodes.events] == ["all-listen", "first-worker-ended"]
     assert nodes.events[-1]["running"] == ["worker-1"]
-    (told,) = nodes.waits.told()
+    (told,) = nodes.told()
     assert told.startswith("worker-0 had ended while worker-1 still ran")
 
 
@@ -110,7 +138,7 @@ def test_a_job_without_endpoints_has_nothing_to_tell() -> None:
     waits = Waits(PLACEMENT, {}, nodes, nodes.log, now=lambda: nodes.now)
     nodes.now += 100
     waits.look(ALL)
-    assert waits.told() == [] and nodes.asked == []
+    assert asyncio.run(waits.told()) == [] and nodes.asked == []
 
 
 @pytest.mark.parametrize(
