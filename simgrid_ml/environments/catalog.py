@@ -22,6 +22,7 @@ __all__ = [
     "HOROVOD_TENSORFLOW_BEFORE",
     "MPI",
     "NUMPY_1_UNTIL",
+    "ONNX_OF_NEW_TYPES",
     "SOURCES",
     "TENSORFLOW",
     "TENSORFLOW_NAMES",
@@ -89,6 +90,10 @@ NUMPY_1_UNTIL = {
 }
 """First releases whose wheels run with NumPy 2. Older ones do not say that they cannot, so a
 resolver gives them NumPy 2 and they fail at import."""
+
+ONNX_OF_NEW_TYPES = "1.19"
+"""The first that fails at import with ml_dtypes before 0.5, which TensorFlow 2.15 needs; it asks
+for any."""
 
 CONDA_TO_PYPI = {
     "atari_py": "atari-py",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from simgrid_ml.environments.catalog import (
     HOROVOD,
     NUMPY_1_UNTIL,
+    ONNX_OF_NEW_TYPES,
     SOURCES,
     TORCH,
     TORCH_FAMILY,
@@ -184,14 +185,14 @@ class Resolver:
         wheels = _wheels_only(wish.name for wish in wanted.wishes)
         first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
         if first.code == 0:
-            return self._with_numpy_1(lock, wanted, [*base, *wheels])
+            return self._with_what_they_need(lock, wanted, [*base, *wheels])
         self._raise_unless_unsolvable(first)
 
         if (yielding := wanted.yielding()) != wanted:
             wanted = yielding
             first, lock = self._compile(wanted.lines, [*base, *wheels, "--generate-hashes"])
             if first.code == 0:
-                return self._with_numpy_1(lock, wanted, [*base, *wheels])
+                return self._with_what_they_need(lock, wanted, [*base, *wheels])
             self._raise_unless_unsolvable(first)
 
         self.tools.report("looking for releases that exist for this Python")
@@ -231,13 +232,13 @@ class Resolver:
         for attempt, options in attempts:
             last, lock = self._compile(attempt.lines, [*options, "--generate-hashes"])
             if last.code == 0:
-                return self._with_numpy_1(lock, attempt, options)
+                return self._with_what_they_need(lock, attempt, options)
         self._raise_unless_unsolvable(last)
         free = self._free_of_old_pins(loose, [*base, *wheels])
         if free != loose:
             found, lock = self._compile(free.lines, [*base, *wheels, "--generate-hashes"])
             if found.code == 0:
-                return self._with_numpy_1(lock, free, [*base, *wheels])
+                return self._with_what_they_need(lock, free, [*base, *wheels])
         raise RequirementError(
             "the packages asked for cannot be installed together",
             evidence=last.evidence(),
@@ -299,26 +300,36 @@ class Resolver:
             f"global.extra-index-url URL; looked in: {self.tools.indexes.described()}",
         )
 
-    def _with_numpy_1(self, lock: str, wanted: Plan, options: Sequence[str]) -> tuple[str, Plan]:
-        """Take NumPy 1 where a package was compiled against it (see ``NUMPY_1_UNTIL``)."""
+    def _with_what_they_need(
+        self, lock: str, wanted: Plan, options: Sequence[str]
+    ) -> tuple[str, Plan]:
+        """Take what packages need and do not say: see ``NUMPY_1_UNTIL``, ``ONNX_OF_NEW_TYPES``."""
         from packaging.version import Version
 
-        packages = locked_packages(lock)
-        if not packages.get("numpy", "1").startswith("2"):
-            return lock, wanted
+        packages = {
+            name: Version(text) for name, text in locked_packages(lock).items() if "://" not in text
+        }
+        needed: dict[str, Substitution] = {}
         old = [
             name
             for name, first in NUMPY_1_UNTIL.items()
-            if name in packages and Version(packages[name]).release < first
+            if name in packages and packages[name].release < first
         ]
-        if not old:
+        if old and packages.get("numpy", Version("1")).major == 2:
+            reason = f"{', '.join(old)} of this age fails at import with NumPy 2"
+            needed["numpy<2"] = Substitution("numpy", "numpy", reason)
+        types = packages.get("ml-dtypes")
+        new_onnx = packages.get("onnx", Version("0")) >= Version(ONNX_OF_NEW_TYPES)
+        if new_onnx and types is not None and types < Version("0.5"):
+            reason = f"later ones fail at import with ml_dtypes {types}, which other packages need"
+            needed[f"onnx<{ONNX_OF_NEW_TYPES}"] = Substitution("onnx", "onnx", reason)
+        if not needed:
             return lock, wanted
-        lines = [*wanted.lines, "numpy<2"]
+        lines = [*wanted.lines, *needed]
         finished, older = self._compile(lines, [*options, "--generate-hashes"])
         if finished.code != 0:
             return lock, wanted
-        reason = f"{', '.join(old)} of this age fails at import with NumPy 2"
-        return older, wanted.noting(Substitution("numpy", "numpy", reason))
+        return older, wanted.noting(*needed.values())
 
     # -- uv ----------------------------------------------------------------------------------
     def _try(

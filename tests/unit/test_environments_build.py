@@ -198,6 +198,18 @@ def test_numpy_1_is_taken_where_a_package_was_compiled_against_it(index: Path) -
     assert [one.got for one in built.substitutions] == ["numpy==1.26.4"]
 
 
+def test_an_onnx_is_taken_that_the_types_of_tensorflow_are_enough_for(index: Path) -> None:
+    for version in ("0.3.2", "0.5.1"):
+        wheel(index, "ml_dtypes", version)
+    for version in ("1.18.0", "1.19.0"):
+        wheel(index, "onnx", version, requires=("ml_dtypes",))
+    wheel(index, "older", "1.0", requires=("ml_dtypes<0.4",))
+    built = ensure(EnvironmentSpec(pip=("older", "onnx")))
+    assert built.packages["onnx"] == "1.18.0"
+    assert [one.got for one in built.substitutions] == ["onnx==1.18.0"]
+    assert ensure(EnvironmentSpec(pip=("onnx",))).packages["onnx"] == "1.19.0"
+
+
 def test_substitutions_are_told_again_on_a_cache_hit(index: Path) -> None:
     spec = EnvironmentSpec(pip=("tiny==0.5", "azureml-defaults"))
     first, again = ensure(spec), ensure(spec)
