@@ -28,6 +28,7 @@ class RLFramework:
     Args:
         version: one of ``supported_versions()``.
         framework_arguments: more options of ``ray start`` on the head.
+        args, kwargs: ignored, as by the SDK.
 
     Raises:
         UserErrorException: the version is not one of them.
@@ -37,7 +38,11 @@ class RLFramework:
     _versions: tuple[str, ...] = ("",)
 
     def __init__(
-        self, version: str | None = None, framework_arguments: list[str] | None = None
+        self,
+        version: str | None = None,
+        framework_arguments: list[str] | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         self.version = version or self.default_framework_version()
         self.framework_arguments = framework_arguments
