@@ -16,9 +16,6 @@ from simgrid_ml.record.run import RunRecord
 
 __all__ = ["MetricEvents", "export_to_tensorboard"]
 
-_KINDS = ("scalar", "list", "row", "table")
-"""Images, confusion matrices and the like are no curves."""
-
 _log = logging.getLogger("azureml.tensorboard.export")
 
 
@@ -106,9 +103,7 @@ class MetricEvents:
 
 
 def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Curve and value of every point in a line of a metrics journal."""
-    if line.get("kind") not in _KINDS:
-        return
+    """Curve and value of every point in a line of a metrics journal; images are addresses, text."""
     name, value = str(line.get("name")), line.get("value")
     columns = value if isinstance(value, dict) else {"": value}
     for column, cells in columns.items():
