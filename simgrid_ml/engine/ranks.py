@@ -172,10 +172,14 @@ def write_launch(
         known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
     head = nodes[placement.nodes[0]]
     _write_horovodrun(record, head, os.path.dirname(python))
+    share = str(max(1, placement.cpus // placement.world_size))
     environment = {
         # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
-        # and ranks that outnumber cores then wait for each other's threads.
-        "OMP_NUM_THREADS": str(max(1, placement.cpus // placement.world_size)),
+        # and ranks that outnumber cores then wait for each other's threads. TensorFlow's pool reads
+        # a variable of its own: four ranks on two cores need a third less CPU time for a step of
+        # wide layers. How many operations overlap is left to it, as some of them only wait.
+        "OMP_NUM_THREADS": share,
+        "TF_NUM_INTRAOP_THREADS": share,
         **dialect.common_variables(identity, job, cluster, placement, addresses, attempt),
         **job.variables,
         "PYTHONPATH": ":".join(

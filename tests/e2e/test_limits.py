@@ -27,7 +27,7 @@ LOOKS = """
     print(json.dumps({
         "cores": (spent() - spent_before) / (time.monotonic() - begin),
         "shm": shutil.disk_usage("/dev/shm").total,
-        "threads": os.environ["OMP_NUM_THREADS"],
+        "threads": [os.environ[f"{who}_THREADS"] for who in ("OMP_NUM", "TF_NUM_INTRAOP")],
     }), flush=True)
 """
 
@@ -61,7 +61,7 @@ def test_a_node_gets_its_cores_its_shared_memory_and_its_share_of_threads(
         with open(path, encoding="utf-8") as stream:
             seen = json.loads(stream.readline())
         assert seen["cores"] < 0.4, "a quarter of a core, and a period's worth in advance"
-        assert (seen["shm"], seen["threads"]) == (2**26, "1"), story(record)
+        assert (seen["shm"], seen["threads"]) == (2**26, ["1", "1"]), story(record)
 
 
 def test_what_a_node_got_is_in_the_record_its_log_an_event_and_the_outcome(
