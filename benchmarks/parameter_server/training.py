@@ -27,7 +27,7 @@ __all__ = ["PROGRAMS", "Trained", "Trainer", "Way", "results"]
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 _MORE_THAN_PAYLOAD = 1.10
-"""Headers of full frames make 1.046, acknowledgements and names of tensors the rest."""
+"""The headers of full packets make 1.036, acknowledgements and names of tensors the rest."""
 _PAYLOAD_SHARE = 1448 / 1514  # of an Ethernet frame of 1500 bytes: what TCP's user has of it
 
 

@@ -131,7 +131,11 @@ def sizes(variables):
 
 
 def network():
-    """Bytes that the node has received and sent, by all its interfaces but its own loopback."""
+    """Bytes that the node has received and sent, by all its interfaces but its own loopback.
+
+    A step has ended when its last byte is in a buffer of the kernel, which still has to send it.
+    """
+    time.sleep(0.2)
     received = sent = 0
     with open("/proc/net/dev", encoding="ascii") as stream:
         for line in stream.readlines()[2:]:
