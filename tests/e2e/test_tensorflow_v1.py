@@ -371,6 +371,7 @@ ALONE = """
         raise SystemExit("this script was written for TensorFlow 1")
     if int(tf.VERSION.split(".")[0]) != 1 or hasattr(tf, "contrib"):
         raise SystemExit("not TensorFlow 1, or one with contrib")
+    assert tensorflow.keras.backend.get_session is tf.keras.backend.get_session
     assert device_lib.list_local_devices()[0].device_type == "CPU"
     assert not tf.executing_eagerly()
     assert tf.gfile.Exists(__file__) and tf.GraphKeys.GLOBAL_VARIABLES == "variables"
