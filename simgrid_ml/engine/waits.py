@@ -123,7 +123,7 @@ class Waits:
         if not self._heard:
             if not self._silent or self._now() - self._begun < _PATIENCE_S:
                 return ""
-            return "no task has ever listened at its address"
+            return "no task has ever listened at the address it was given"
         who = [self._describe(name) for name in self.never_listened]
         if not who:
             return ""

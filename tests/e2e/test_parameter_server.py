@@ -12,6 +12,7 @@ import pytest
 from simgrid_ml import wire
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.job import ParameterServer
+from simgrid_ml.spec.links import Link, Links
 from simgrid_ml.testing.runs import Runs, log, story
 
 BETWEEN_GRAPHS = """
@@ -214,12 +215,18 @@ def test_containers_have_the_service_s_ports_and_folders_of_their_own(
     ]
 
 
-def test_two_servers_and_three_workers_have_a_node_each_and_share_the_variables(
+def test_two_servers_and_three_workers_behind_links_have_a_node_each_and_share_the_variables(
     tensorflow_runs: Runs,
 ) -> None:
     record = completed(
-        tensorflow_runs, BETWEEN_GRAPHS, distribution=ParameterServer(nodes=5, workers=3, servers=2)
+        tensorflow_runs,
+        BETWEEN_GRAPHS,
+        distribution=ParameterServer(nodes=5, workers=3, servers=2),
+        cluster={"links": Links(default=Link(delay_s=0.001))},
     )
+    endpoints = record.document(wire.LAUNCH)["endpoints"].values()
+    assert [each.rpartition(":")[2] for each in endpoints] == ["2222"] * 5
+    assert record.document(wire.PLACEMENT)["network"], "behind links"
     assert_trained_on_servers(record, servers=2, workers=3)
     tasks = record.document(wire.PLACEMENT)["tasks"]
     assert [(task["name"], task["node"]) for task in tasks] == [

@@ -117,7 +117,7 @@ def test_where_nobody_listens_that_is_told_only_after_a_while() -> None:
     nodes.look(after_s=10)
     assert nodes.told() == []
     nodes.look(after_s=30)
-    assert nodes.told() == ["no task has ever listened at its address"]
+    assert nodes.told() == ["no task has ever listened at the address it was given"]
     assert nodes.events == []
 
 

@@ -14,10 +14,12 @@ import pytest
 from simgrid_ml import wire
 from simgrid_ml.backends.container import LABELS
 from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.engine import pools
 from simgrid_ml.engine.ports import free_ports
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.record.run import RunRecord, RunState
-from simgrid_ml.spec.job import ParameterServer
+from simgrid_ml.spec.job import EnvironmentSpec, ParameterServer
+from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import RunProcesses, wait_until
 from simgrid_ml.testing.runs import Runs, cause, log, story
 
@@ -269,6 +271,27 @@ def test_a_run_that_is_cancelled_while_it_trains_leaves_nothing(
     assert record.state is RunState.CANCELED, story(record)
     assert record.states()[-1]["note"] == "cancelled by request"
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_a_preempted_job_begins_again_at_the_same_ports_of_nodes_that_are_warm(
+    pooled: Runs, tensorflow: EnvironmentSpec
+) -> None:
+    low = put_cluster(pooled, name="low", max_nodes=2, vm_priority="lowpriority", backend="docker")
+    record = submitted(pooled, TRAINS, environment=tensorflow, cluster=low)
+    until_trained(record)
+    pools.preempt(pooled.store, "low", "node1")
+    wait_until(
+        lambda: [move["state"] for move in record.states()].count("Running") == 2,
+        "the second attempt runs",
+        SLOW_S,
+    )
+    until_trained(record)
+    for launch in (record.file(wire.ATTEMPTS, f"1/{wire.LAUNCH}"), record.file(wire.LAUNCH)):
+        endpoints = json.loads(Path(launch).read_text())["endpoints"].values()
+        assert [each.rpartition(":")[2] for each in endpoints] == ["2222", "2223", "2222"]
+    record.request_cancel()
+    assert pooled.ended(record).state is RunState.CANCELED, story(record)
 
 
 # -- who is in the way -----------------------------------------------------------------------
