@@ -89,9 +89,9 @@ def remark(event: Mapping[str, Any]) -> str:
     """What an event says of tasks that end, or keep silent, before their time; empty: nothing."""
     running = ", ".join(event.get("running") or ())
     if event.get("event") in ("server-ended", "first-worker-ended") and running:
-        return f"{event['task']} has ended while {running} still runs"
+        return f"{event['task']} ended while {running} still ran"
     if event.get("event") == "never-listened":
-        return f"{', '.join(event['tasks'])} does not listen; others may be waiting for that"
+        return f"{', '.join(event['tasks'])} did not listen for long; others may have waited for that"
     return ""
 
 

@@ -189,8 +189,8 @@ def test_roles_are_shown_in_lists_and_tables(cli: CommandLine) -> None:
     ]  # fmt: skip
     remarks = cli("runs", "show", "latest", "--json").json["remarks"]
     assert remarks == [
-        "ps-0 has ended while worker-2 still runs",
-        "worker-10 does not listen; others may be waiting for that",
+        "ps-0 ended while worker-2 still ran",
+        "worker-10 did not listen for long; others may have waited for that",
     ]
     assert all(remark in shown for remark in remarks)
 

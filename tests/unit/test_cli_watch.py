@@ -151,7 +151,7 @@ def test_what_tasks_do_before_their_time_is_told_among_their_lines(cli: CommandL
     for stream in (io.StringIO(), Terminal()):
         watch(record, Screen(stream))
         told = "\n".join(shown(stream))
-        assert "\n  ps-0 has ended while worker-0 still runs\n" in told
+        assert "\n  ps-0 ended while worker-0 still ran\n" in told
         assert "\n[worker-0] a\n" in told
 
 
