@@ -91,7 +91,9 @@ def remark(event: Mapping[str, Any]) -> str:
     if event.get("event") in ("server-ended", "first-worker-ended") and running:
         return f"{event['task']} ended while {running} still ran"
     if event.get("event") == "never-listened":
-        return f"{', '.join(event['tasks'])} did not listen for long; others may have waited for that"
+        return (
+            f"{', '.join(event['tasks'])} did not listen for long; others may have waited for that"
+        )
     return ""
 
 
