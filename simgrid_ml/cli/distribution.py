@@ -27,7 +27,7 @@ _OPTIONS = (
     click.option(
         "--workers",
         type=click.IntRange(1),
-        help="TensorFlow's workers, which meet by TF_CONFIG; --nodes: as many as tasks.",
+        help="TensorFlow's workers, which meet by TF_CONFIG. Without --nodes, one node per task.",
     ),
     click.option("--ps", type=click.IntRange(0), help="TensorFlow's parameter servers  [0]"),
     click.option("--coordinator", is_flag=True, help="One task more, `chief`, decides the end."),
