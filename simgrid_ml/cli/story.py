@@ -35,7 +35,7 @@ __all__ = [
     "verdicts",
 ]
 
-_ROLES = ("rank", "chief", "worker", "ps")
+_ROLES = ("rank", "chief", "head", "worker", "ps")
 
 JOB_FAILED, UNKNOWN, CONTRACT_FAILED, HOST_FAILED = 1, 3, 4, 5
 
@@ -47,7 +47,7 @@ class TaskLog(NamedTuple):
         name: of the artifact.
         label: what stands before its lines: the rank alone, ``ps-0``, ``worker-1``, ``mpirun``.
         task: its name in the run, where a rank is ``rank-3``.
-        role: ``rank``, ``chief``, ``worker``, ``ps`` or ``launcher``.
+        role: ``rank``, ``chief``, ``head``, ``worker``, ``ps`` or ``launcher``.
         number: among those of the role.
     """
 
@@ -161,19 +161,21 @@ def shape(record: RunRecord) -> str:
     """
     spread = (record.spec().get("job") or {}).get("distribution") or {}
     nodes = spread.get("nodes", 1)
-    if has_roles(record):
-        servers, workers = spread.get("servers", 1), spread.get("workers", 1)
-        parts = [f"{servers} ps"] * bool(servers)
-        parts += [f"{workers} worker{'s' * (workers > 1)}"]
-        parts += ["chief"] * bool(spread.get("coordinator"))
-        return f"{nodes}: {' + '.join(parts)}"
-    return f"{nodes} x {spread.get('processes_per_node', 1)}"
+    if not has_roles(record):
+        return f"{nodes} x {spread.get('processes_per_node', 1)}"
+    of_ray = spread["kind"] == "ray"
+    servers = 0 if of_ray else spread.get("servers", 1)
+    workers = nodes - 1 if of_ray else spread.get("workers", 1)
+    parts = ["head"] * of_ray + [f"{servers} ps"] * bool(servers)
+    parts += [f"{workers} worker{'s' * (workers > 1)}"] * bool(workers)
+    parts += ["chief"] * bool(spread.get("coordinator"))
+    return f"{nodes}: {' + '.join(parts)}"
 
 
 def has_roles(record: RunRecord) -> bool:
-    """Whether the tasks are TensorFlow's: parameter servers, workers, a chief."""
+    """Whether the tasks have roles, as TensorFlow's and Ray's have, and not ranks alone."""
     spread = (record.spec().get("job") or {}).get("distribution") or {}
-    return bool(spread.get("kind") == "parameter_server")
+    return spread.get("kind") in ("parameter_server", "ray")
 
 
 def series(record: RunRecord) -> dict[str, list[dict[str, Any]]]:

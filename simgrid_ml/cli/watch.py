@@ -108,7 +108,7 @@ def _style(prefix: str) -> dict[str, Any]:
     role, _, number = prefix.rpartition("-")
     if not number.isdigit():
         return {"dim": True}
-    place = {"chief": -1, "ps": -2 - int(number)}.get(role, int(number))
+    place = {"chief": -1, "head": -1, "ps": -2 - int(number)}.get(role, int(number))
     return {"fg": RANK_COLOURS[place % len(RANK_COLOURS)]}
 
 

@@ -195,6 +195,24 @@ def test_roles_are_shown_in_lists_and_tables(cli: CommandLine) -> None:
     assert all(remark in shown for remark in remarks)
 
 
+@pytest.mark.parametrize(
+    ("distribution", "shape"),
+    [
+        ({"kind": "parameter_server", "nodes": 2}, "2: 1 ps + 1 worker"),
+        ({"kind": "parameter_server", "nodes": 2, "servers": 0, "workers": 2}, "2: 2 workers"),
+        ({"kind": "ray", "nodes": 3}, "3: head + 2 workers"),
+        ({"kind": "ray", "nodes": 1}, "1: head"),
+        ({"kind": "torch", "nodes": 2, "processes_per_node": 3}, "2 x 3"),
+        ({"kind": "plain", "nodes": 2}, "2 x 1"),
+    ],
+)
+def test_the_shape_of_a_job_is_said_in_a_few_words(
+    cli: CommandLine, distribution: dict[str, object], shape: str
+) -> None:
+    cli.run("digits_a", *COMPLETED, job={"distribution": distribution})
+    assert f" {shape} " in cli("runs", "list").out
+
+
 def test_ten_ranks_stand_in_the_order_of_their_numbers(cli: CommandLine) -> None:
     files = {f"azureml-logs/70_driver_log_{rank}.txt": b"x\n" for rank in range(11)}
     cli.run("digits_a", *COMPLETED, files=files)
