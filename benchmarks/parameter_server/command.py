@@ -31,7 +31,7 @@ def parser(name: str) -> argparse.ArgumentParser:
     made.add_argument("--servers", default="1,2", help="comma-separated numbers of servers")
     made.add_argument("--rate", default="200Mbit", help="of each node's link")
     made.add_argument("--backend", default="process", choices=("process", "docker"))
-    made.add_argument("--rounds", type=int, default=4, help="trainings of every way")
+    made.add_argument("--rounds", type=int, default=5, help="trainings of every way")
     made.add_argument("--patience", type=float, default=60.0, help="seconds, for a quiet host")
     made.add_argument("--smoke", action="store_true", help="once, small: shows that it works")
     return made

@@ -66,7 +66,8 @@ def _by_hand(bench: Bench) -> float:
         begun = time.time()
         tasks = []
         for role, index in _TASKS:
-            config = {"cluster": cluster, "task": {"type": role, "index": index}}
+            task_of = {"type": role, "index": index}
+            config = {"cluster": cluster, "task": task_of, "environment": "cloud"}
             task = subprocess.Popen(
                 [bench.environment.python, os.path.join(PROGRAMS, _PROGRAM)],
                 env={**bench.variables, "TF_CONFIG": json.dumps(config)},

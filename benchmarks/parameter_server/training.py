@@ -176,10 +176,9 @@ def _read(way: Way, ran: Ran) -> Trained:
     ]
     if len(told) != way.workers:
         raise RuntimeError(f"{len(told)} of {way.workers} workers told something: {ran.lines}")
-    # Workers send to each other, or have a part in all that servers send.
-    sent = sum(
-        (one["sent"] + (one["received"] if way.servers else 0)) / one["steps"] for one in told
-    )
+    sent = sum(one["sent"] / one["steps"] for one in told)
+    if way.servers:  # what they send comes to workers
+        sent += sum(one["received"] / one["steps"] for one in told)
     size = told[0]["bytes"]
     held = told[0]["servers"]
     if len(held) != way.servers:
