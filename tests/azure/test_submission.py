@@ -209,7 +209,20 @@ def test_the_objects_process_count_wins_over_the_estimators(source: str) -> None
     )
     submission = plan(config)
     assert submission.job.distribution == Mpi(nodes=2, processes_per_node=1)
-    assert len(submission.warnings) == 2
+    assert [line.partition(": ")[2] for line in submission.warnings] == [
+        "the job has node_count=2",
+        "the MpiConfiguration says 1",
+    ]
+
+
+def test_nodes_without_a_communicator_are_said_to_be_on_their_own(source: str) -> None:
+    config = RunConfiguration("train.py")
+    config.node_count = 3
+    submission = plan(ScriptRunConfig(source, run_config=config))
+    assert submission.job.distribution == Plain(nodes=3)
+    assert submission.warnings == (
+        "no communicator: each of the 3 nodes runs the script on its own",
+    )
 
 
 @pytest.mark.parametrize("odd", [TensorflowConfiguration(2), "mpi"])
@@ -307,7 +320,7 @@ OPTION = "SIMGRID_ML_TF_"
         ({"FIRST_WORKER": "worker", "COORDINATOR": "0"}, 0, Tasks(workers=2, servers=0)),
         ({"COORDINATOR": "1"}, 1, Tasks(workers=2, coordinator=True)),
         ({"SERVER_GRACE_S": "60"}, 1, Tasks(workers=2, server_grace_s=60.0)),
-        ({"COORDINATOR": "true", "SERVER_GRACE_S": "0.5"}, 1, None),
+        ({"COORDINATOR": "True", "SERVER_GRACE_S": "0.5"}, 1, None),
     ],
 )
 def test_variables_of_the_job_say_what_azure_has_no_word_for(
