@@ -42,9 +42,17 @@ def run(tmp_path: Path) -> RunRecord:
     return RunStore(str(tmp_path)).create("test", {"job": {}, "cluster": {}})
 
 
-def judged(run: RunRecord, reports: dict[int, Report]) -> dict[str, Finding]:
+def judged(
+    run: RunRecord, reports: dict[int, Report], serves: tuple[int, ...] = ()
+) -> dict[str, Finding]:
     tasks = [
-        {"name": f"rank-{r}", "node": f"node{r // 2}", "rank": r, "local_rank": r % 2}
+        {
+            "name": f"rank-{r}",
+            "node": f"node{r // 2}",
+            "rank": r,
+            "local_rank": r % 2,
+            "serves": r in serves,
+        }
         for r in range(4)
     ]
     placement = {
@@ -106,6 +114,26 @@ def test_a_rank_that_did_not_end_well_fails(run: RunRecord, lines: Report, said:
     assert found["ranks.ends"].verdict is Verdict.FAIL
     assert said in found["ranks.ends"].evidence
     assert found["ranks.placement"].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    "lines", [report(0)[:1], report(0, code=None, signal=15), report(0, code=None, signal=9)]
+)
+def test_a_task_that_serves_others_is_ended_by_the_run(run: RunRecord, lines: Report) -> None:
+    reports = {**all_well(), 0: lines}
+    assert judged(run, reports, serves=(0,))["ranks.ends"].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (report(0, code=3), "rank-0: ended with code 3"),
+        (report(0, code=None, signal=6), "rank-0: ended by signal 6"),
+    ],
+)
+def test_a_task_that_serves_others_must_not_fail(run: RunRecord, lines: Report, said: str) -> None:
+    found = judged(run, {**all_well(), 0: lines}, serves=(0,))["ranks.ends"]
+    assert found.verdict is Verdict.FAIL and said in found.evidence
 
 
 def test_a_run_that_was_never_placed_is_unknown(run: RunRecord) -> None:

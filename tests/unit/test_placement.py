@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.job import JobSpec, Mpi, Plain
+from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer, Plain
 from simgrid_ml.spec.placement import HostInventory, Placement, Task, place
 
 counts = st.integers(1, 40)
@@ -80,6 +80,48 @@ def test_a_plain_job_has_one_task_per_node() -> None:
         ("node1", 1, 0),
         ("node2", 2, 0),
     ]
+
+
+SHAPES = st.builds(
+    ParameterServer,
+    nodes=st.integers(1, 12),
+    workers=st.integers(1, 12),
+    servers=st.integers(1, 12),
+    coordinator=st.booleans(),
+)
+
+
+@given(SHAPES)
+def test_tensorflow_s_tasks_have_a_node_each_or_share_counted_round(job: ParameterServer) -> None:
+    spec = JobSpec(source="/s", entry_script="t.py", distribution=job)
+    cluster, host = ClusterSpec(name="c", max_nodes=12), HostInventory(2, 2**30)
+    if job.servers > job.nodes:
+        with pytest.raises(PlacementError, match="a node has at most one"):
+            place(spec, cluster, host)
+        return
+    tasks = place(spec, cluster, host).tasks
+    roles = Counter(task.role for task in tasks)
+    assert (roles["ps"], roles["worker"], roles["chief"]) == (
+        *(job.servers, job.workers, job.coordinator),
+    )
+    assert {task.name for task in tasks} == {f"{task.role}-{task.index}" for task in tasks}
+    on = {task.name: int(task.node[len("node") :]) for task in tasks}
+    servers = [on[f"ps-{n}"] for n in range(job.servers)]
+    workers = [on[f"worker-{n}"] for n in range(job.workers)]
+    assert servers == list(range(job.servers)), "one on a node, from the first"
+    if job.nodes >= len(tasks):
+        assert len(set(on.values())) == len(tasks), "a node each"
+    else:
+        assert workers == [n % job.nodes for n in range(job.workers)]
+    decides = "chief" if job.coordinator else "worker"
+    assert {task.role for task in tasks if not task.serves} == {decides}
+
+
+def test_nodes_without_a_task_are_not_asked_for() -> None:
+    job = ParameterServer(nodes=9, workers=2, servers=1)
+    spec = JobSpec(source="/s", entry_script="t.py", distribution=job)
+    placement = place(spec, ClusterSpec(name="c", max_nodes=9), HostInventory(2, 2**30))
+    assert placement.nodes == ("node0", "node1", "node2")
 
 
 @given(st.permutations(range(6)))
