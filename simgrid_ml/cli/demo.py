@@ -91,10 +91,10 @@ def demo(
     for line in shown.splitlines():
         click.echo(click.style(f"  {line}".rstrip(), dim=True))
     click.echo()
-    if not has_compiled_horovod(job.module):
+    if not has_compiled_horovod(job.framework.module):
         print_text(
-            f"The first run installs {job.framework} and compiles Horovod: some minutes on two "
-            "cores, once."
+            f"The first run installs {job.framework.name} and compiles Horovod: some minutes on "
+            "two cores, once."
         )
     with Screen() as screen:
         screen.status("submitting")

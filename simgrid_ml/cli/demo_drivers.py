@@ -47,19 +47,30 @@ print(run.get_metrics())
 
 
 @dataclass(frozen=True)
+class Framework:
+    """What the scripts train with.
+
+    Attributes:
+        name: of the framework, and of its estimator.
+        module: as it is imported.
+        version: that the driver asks for.
+    """
+
+    name: str
+    module: str
+    version: str
+
+
+@dataclass(frozen=True)
 class Workload:
     """One of the demo's jobs, in one size.
 
     Attributes:
-        framework: as people write it.
-        module: what of it Horovod is compiled against.
+        entry_script: in ``SOURCE``.
         processes_per_node: of an MPI job; None: one parameter server, and a worker per node.
     """
 
-    framework: str
-    module: str
-    estimator: str
-    framework_version: str
+    framework: Framework
     entry_script: str
     nodes: int
     processes_per_node: int | None
@@ -94,15 +105,11 @@ class Workload:
         if tags:
             cluster.append(f"tags={json.dumps(tags)}")
         if self.processes_per_node is None:
-            kind, counts = (
-                "TensorflowConfiguration",
-                f"worker_count={self.nodes}, parameter_server_count=1",
-            )
+            kind = "TensorflowConfiguration"
+            counts = f"worker_count={self.nodes}, parameter_server_count=1"
         else:
-            kind, counts = (
-                "MpiConfiguration",
-                f"process_count_per_node={self.processes_per_node}",
-            )
+            kind = "MpiConfiguration"
+            counts = f"process_count_per_node={self.processes_per_node}"
         return DRIVER.format(
             cluster=",\n    ".join(cluster) + ",",
             cluster_name=CLUSTER,
@@ -110,22 +117,23 @@ class Workload:
             distribution=f"{kind}({counts})",
             entry_script=self.entry_script,
             epochs=self.epochs,
-            estimator=self.estimator,
+            estimator=self.framework.name,
             experiment=EXPERIMENT,
-            framework_version=self.framework_version,
+            framework_version=self.framework.version,
             nodes=self.nodes,
             source=json.dumps(source),
         )
 
 
-_PYTORCH = ("PyTorch", "torch", "PyTorch", "1.4")
-_TENSORFLOW = ("TensorFlow", "tensorflow", "TensorFlow", "2.3")
+_PYTORCH = Framework("PyTorch", "torch", "1.4")
+_TENSORFLOW = Framework("TensorFlow", "tensorflow", "2.3")
 
 SCRIPTS = {
     ("pytorch", "mpi"): (_PYTORCH, "pytorch_horovod.py"),
     ("tensorflow", "mpi"): (_TENSORFLOW, "tensorflow_horovod.py"),
     ("tensorflow", "ps"): (_TENSORFLOW, "parameter_server.py"),
 }
+"""What is asked for → with what, and by which script."""
 
 
 def workload(
@@ -149,6 +157,5 @@ def workload(
             "a parameter-server job has one worker for each node, not processes per node",
             remedy="leave out --processes-per-node",
         )
-    about, script = SCRIPTS[framework, distribution]
     each = None if distribution == "ps" else processes_per_node or 2
-    return Workload(*about, script, nodes, each, epochs)
+    return Workload(*SCRIPTS[framework, distribution], nodes, each, epochs)

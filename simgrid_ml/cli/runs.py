@@ -235,7 +235,7 @@ def _wanted(
     if ranks and story.has_roles(record):
         raise UsageError(
             f"the tasks of {record.id} have roles, not ranks: {story.shape(record)}",
-            remedy=f"say --task worker-{ranks[0]}, or --task ps-0",
+            remedy=f"say --task worker-{ranks[0]}",
         )
     names = {*tasks, *map(str, ranks)}
     return lambda log: not names or log.label in names or log.task in names
