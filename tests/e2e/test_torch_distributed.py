@@ -43,7 +43,7 @@ def submit(workspace: Runs, config: Any, **cluster: Any) -> RunRecord:
 
 def completed(workspace: Runs, record: RunRecord) -> list[str]:
     """What every task of the run wrote, once it has ended well."""
-    workspace.ended(record, 120.0)
+    workspace.ended(record, 300.0)
     assert record.state is RunState.COMPLETED, story(record)
     tasks = record.document(wire.LAUNCH)["tasks"]
     return [Path(task["log"]).read_text(encoding="utf-8") for task in tasks.values()]
@@ -68,7 +68,7 @@ DIGITS = """
     parser.add_argument("--local_rank", type=int)
     local_rank = parser.parse_args().local_rank
     assert not dist.is_nccl_available() and not torch.cuda.is_available()
-    dist.init_process_group("nccl")  # env://
+    dist.init_process_group("nccl", device_id=torch.device("cuda", local_rank))  # env://
     rank, size = dist.get_rank(), dist.get_world_size()
     told = dist.new_group(backend="nccl")
     dist.barrier(told, device_ids=[local_rank])

@@ -10,13 +10,13 @@ import sys
 
 __all__ = ["apply"]
 
-_OF_NCCL_ALONE = ("device_id", "device_ids", "pg_options")
-"""Arguments with which Gloo refuses to work, as they are about GPUs."""
+_OF_NCCL_ALONE = ("device_id", "pg_options")
+"""Arguments that are about GPUs, and refused without."""
 
 
 def apply(c10d):
-    """Change the functions of the module that get a backend, or arguments for NCCL alone."""
-    served = []  # the functions that have got Gloo instead of NCCL
+    """Change the functions of ``torch.distributed.distributed_c10d`` that are given a backend."""
+    served = []  # those that have given Gloo for NCCL
 
     def with_gloo(function, default):
         signature = inspect.signature(function)
@@ -38,18 +38,8 @@ def apply(c10d):
 
         return with_gloo
 
-    def without_devices(function):
-        @functools.wraps(function)
-        def without_devices(*args, **kwargs):
-            if served:
-                kwargs.pop("device_ids", None)
-            return function(*args, **kwargs)
-
-        return without_devices
-
     c10d.init_process_group = with_gloo(c10d.init_process_group, default="nccl")
     c10d.new_group = with_gloo(c10d.new_group, default=None)
-    c10d.barrier = without_devices(c10d.barrier)
 
 
 def _has_gpu():
