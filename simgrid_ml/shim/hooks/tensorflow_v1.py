@@ -22,6 +22,7 @@ _NO_CONTRIB = (
     "Try: tf.layers, tf.losses, tf.initializers, tf.nn.rnn_cell, tf.estimator or tf.keras, where "
     "most of it went; the package tf-slim for tf.contrib.slim and tf.contrib.layers"
 )
+_INSTALLED = {"dist-packages", "site-packages"}
 _KERAS_1 = "keras.api._v1.keras"
 _FOLDED = {
     "layers": (
@@ -65,8 +66,8 @@ def _tensorflow(tensorflow):
     def __getattr__(name):
         if name == "__version__":
             # Packages were built for the real one and go by it; Horovod refuses another.
-            asking = sys._getframe(1).f_code.co_filename
-            return real if "-packages" + os.sep in asking else VERSION
+            asking = sys._getframe(1).f_code.co_filename.split(os.sep)
+            return real if _INSTALLED.intersection(asking) else VERSION
         if name == "contrib":
             raise AttributeError(_NO_CONTRIB.format(version=real))
         raise AttributeError(f"module 'tensorflow' has no attribute {name!r}")
