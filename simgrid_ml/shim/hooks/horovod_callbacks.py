@@ -1,4 +1,4 @@
-"""Horovod's learning-rate callbacks as before 0.20: the rate to begin with may be left out.
+"""Horovod's learning-rate callbacks as they were: the rate to begin with may be left out.
 
 Every Keras script of then says ``LearningRateWarmupCallback(warmup_epochs=5, verbose=1)``.
 """
