@@ -27,16 +27,17 @@ _LOST_A_PEER = re.compile(
     "|Horovod has been shut down"  # a bare UnknownError in TensorFlow
     # gRPC's words and TensorFlow's
     "|Socket closed|UNAVAILABLE: |UnavailableError|failed to connect to all addresses"
+    "|Connection was likely closed"  # the store of torch.distributed
 )
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
 
-_IN_USE = "Address already in use"
+_IN_USE = "ddress already in use"  # torch says it in small letters
 _ROLES = {"ps": "parameter server"}
 
 _HAS_TO_SERVE = (
-    "a parameter server has to serve until the run ends: call server.join() behind "
-    "tf.train.Server (the run ends it when the workers are done)"
+    "parameter servers, and the workers of a coordinator, have to serve until the run ends: call "
+    "server.join() behind tf.train.Server (the run ends them when the others are done)"
 )
 _LESS_MEMORY = "use less memory per task, fewer tasks on a node, or a larger VM size or scale"
 

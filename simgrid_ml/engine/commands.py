@@ -100,10 +100,11 @@ class Commands:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if self._direct and any(map(_has_failed, commands)) and not done & {lost, reports}:
                     # Who fails because of another may be seen to end sooner than that one.
-                    more, _ = await asyncio.wait(
+                    await asyncio.wait(
                         {lost, reports}, timeout=_REPORTS_S, return_when=asyncio.FIRST_COMPLETED
                     )
-                    done |= more
+                    done |= {task for task in waiting if task.done()}
+                    waiting -= done
                 if lost in done:
                     lost.result()
                 if reports in done:

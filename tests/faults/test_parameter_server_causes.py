@@ -38,7 +38,18 @@ LISTENS = """
         port = int(config["cluster"][role][index].rpartition(":")[2])
         server = socket.create_server(("", port))
     print("up", flush=True)
-    while act != "leave":
+    if act == "follow":
+        for worker in config["cluster"]["worker"]:
+            host, _, port = worker.rpartition(":")
+            peer = socket.socket()
+            while peer.connect_ex((host, int(port))):
+                time.sleep(0.02)
+                peer = socket.socket()
+            peer.recv(1)  # until the worker ends
+        os.abort()
+    if act == "lead":
+        connection = server.accept()
+    while act not in ("leave", "lead"):
         time.sleep(0.05)
 """
 
@@ -211,6 +222,13 @@ def test_a_worker_that_is_told_to_end_is_named_although_another_has_ended_well(
     assert failed(workspace, record) == "worker 1 on node1 was ended by SIGTERM"
 
 
+def test_a_server_that_crashes_once_its_workers_are_done_harms_nobody(workspace: Runs) -> None:
+    record = submitted(workspace, LISTENS, "ps-0=follow", "worker-0=lead", "worker-1=lead")
+    workspace.ended(record)
+    assert record.state is RunState.COMPLETED, story(record)
+    assert record.task_reports()["ps-0"][-1]["signal"] == signal.SIGABRT, story(record)
+
+
 @pytest.mark.usefixtures("docker_engine")
 def test_a_node_that_is_lost_is_named(workspace: Runs, docker_engine: Engine) -> None:
     record = submitted(workspace, LISTENS, cluster={"backend": "docker"})
@@ -258,13 +276,8 @@ def test_who_never_listened_is_told_when_the_time_is_up(
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
 
 
-@pytest.mark.parametrize("backend", ["process", "docker"])
-def test_a_run_that_is_cancelled_while_it_trains_leaves_nothing(
-    tensorflow_runs: Runs, backend: str, request: pytest.FixtureRequest
-) -> None:
-    if backend == "docker":
-        request.getfixturevalue("docker_engine")
-    record = submitted(tensorflow_runs, TRAINS, cluster={"backend": backend})
+def test_a_run_that_is_cancelled_while_it_trains_leaves_nothing(tensorflow_runs: Runs) -> None:
+    record = submitted(tensorflow_runs, TRAINS)
     until_trained(record)
     record.request_cancel()
     tensorflow_runs.ended(record)
@@ -290,8 +303,10 @@ def test_a_preempted_job_begins_again_at_the_same_ports_of_nodes_that_are_warm(
     for launch in (record.file(wire.ATTEMPTS, f"1/{wire.LAUNCH}"), record.file(wire.LAUNCH)):
         endpoints = json.loads(Path(launch).read_text())["endpoints"].values()
         assert [each.rpartition(":")[2] for each in endpoints] == ["2222", "2223", "2222"]
-    record.request_cancel()
+    record.request_cancel()  # while it trains: the next look finds nothing of it
     assert pooled.ended(record).state is RunState.CANCELED, story(record)
+    assert record.states()[-1]["note"] == "cancelled by request"
+    wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
 
 
 # -- who is in the way -----------------------------------------------------------------------
