@@ -230,16 +230,21 @@ ESTIMATOR = """
             accuracy = tf.metrics.accuracy(labels, tf.argmax(logits, 1))
             return tf.estimator.EstimatorSpec(
                 mode, loss=loss, eval_metric_ops={"accuracy": accuracy})
-        optimizer = tf.train.GradientDescentOptimizer(0.05)
+        optimizer = tf.train.AdamOptimizer(0.01)
         train_op = optimizer.minimize(loss, global_step=tf.train.get_global_step())
         for variable in tf.trainable_variables():
             tf.logging.info("%s is on %s", variable.op.name, variable.device)
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=train_op)
 
 
-    class Slowly(tf.train.SessionRunHook):
+    # Nobody makes a second step before the other worker is ready for its first.
+    class Together(tf.train.SessionRunHook):
+        def after_create_session(self, session, coord):
+            open(os.path.join("outputs", run_config.task_type), "w").close()
+
         def after_run(self, run_context, run_values):
-            time.sleep(0.02)
+            while not os.path.exists(os.path.join("outputs", "worker")):
+                time.sleep(0.1)
 
 
     digits = load_digits()
@@ -254,7 +259,7 @@ ESTIMATOR = """
     print("is the chief:", run_config.is_chief)
     tf.estimator.train_and_evaluate(
         tf.estimator.Estimator(model_fn, config=run_config),
-        tf.estimator.TrainSpec(train_input_fn, max_steps=400, hooks=[Slowly()]),
+        tf.estimator.TrainSpec(train_input_fn, max_steps=150, hooks=[Together()]),
         tf.estimator.EvalSpec(eval_input_fn))
 """
 
@@ -309,7 +314,7 @@ HOROVOD = """
     global_step = tf.train.get_or_create_global_step()
     train_op = opt.minimize(loss, global_step=global_step)
     total = hvd.allreduce(tf.constant([hvd.rank() + 1.0]), average=False)
-    hooks = [hvd.BroadcastGlobalVariablesHook(0), tf.train.StopAtStepHook(last_step=100)]
+    hooks = [hvd.BroadcastGlobalVariablesHook(0), tf.train.StopAtStepHook(last_step=40)]
     with tf.train.MonitoredTrainingSession(hooks=hooks) as session:
         print("sum", session.run(total))
         own = data[hvd.rank()::hvd.size()]
@@ -321,7 +326,8 @@ HOROVOD = """
     print("graph", losses[0], losses[-1], weights.ravel().tolist())
 
     tf.keras.backend.clear_session()
-    model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(4,))])
+    model = tf.keras.Sequential([tf.keras.layers.Dense(
+        1, input_shape=(4,), kernel_initializer=tf.constant_initializer(-1.0 * hvd.rank()))])
     model.compile(keras_hvd.DistributedOptimizer(tf.keras.optimizers.Adam(lr=0.01)), "mse")
     history = model.fit(
         own, own.sum(axis=1), epochs=3, verbose=0, batch_size=8,
