@@ -14,6 +14,10 @@ from simgrid_ml.spec.job import JobSpec, ParameterServer, RayCluster
 __all__ = ["HostInventory", "Placement", "Task", "place"]
 
 
+MAX_TASKS = 1024
+"""Of TensorFlow's in one job; each is a process of hundreds of MB."""
+
+
 @dataclass(frozen=True)
 class HostInventory:
     """What a backend found on the host; a value, so that tests can write it by hand.
@@ -173,6 +177,11 @@ def _in_roles(job: ParameterServer, places: Sequence[str]) -> Iterator[Task]:
             f"{job.servers} parameter servers on {job.nodes} node{'s' * (job.nodes > 1)}: "
             "a node has at most one, as in Azure ML",
             remedy=f"ask for at most {job.nodes} parameter servers, or for more nodes",
+        )
+    if job.tasks > MAX_TASKS:
+        raise PlacementError(
+            f"{job.tasks} tasks are more than one host can run ({MAX_TASKS} at most)",
+            remedy="ask for fewer workers",
         )
     apart = job.nodes >= job.tasks
     roles = [

@@ -147,3 +147,10 @@ def test_a_placement_with_a_missing_or_doubled_rank_cannot_be_made() -> None:
 def test_a_job_without_nodes_cannot_be_described(kind: type, count: int) -> None:
     with pytest.raises(ValueError, match="nodes must be at least 1"):
         kind(nodes=count)
+
+
+def test_more_tasks_than_a_host_can_run_are_refused_at_once() -> None:
+    many = ParameterServer(nodes=2, workers=10**9)
+    job = JobSpec(source="/s", entry_script="t.py", distribution=many)
+    with pytest.raises(PlacementError, match="1000000001 tasks are more than one host can run"):
+        place(job, ClusterSpec(name="c", max_nodes=2), HostInventory(2, 2**30))
