@@ -17,6 +17,7 @@ from simgrid_ml.spec.placement import Placement
 __all__ = ["Board", "Waits"]
 
 _SOON_S, _LATE_S = 0.25, 2.0
+"""Between two questions, at first and later."""
 _ANSWER_S = 2.0
 _PATIENCE_S = 30.0
 """What tasks need to come to listening, and workers to end after the first of them."""
@@ -56,7 +57,7 @@ class Waits:
         self._heard: set[str] = set()
         self._alive: Collection[str] = ()
         self._begun = now()
-        self._next_look = 0.0
+        self._next_question = 0.0
         self._told_silent = False
         first = self._tasks.get("worker-0")
         self._first = first.name if first is not None and not first.serves else None
@@ -67,16 +68,8 @@ class Waits:
         """Note who listens. ``alive``: the tasks that have not ended."""
         self._alive = alive
         now = self._now()
-        if self._silent and now >= self._next_look:
-            self._judge()
-            self._ask()
-            age_s = now - self._begun
-            self._next_look = now + min(_LATE_S, max(_SOON_S, age_s / 10))
-            if self._heard and not self._silent:
-                self._log("all-listen", after_s=round(age_s, 3))
-            elif self.never_listened and age_s > _PATIENCE_S and not self._told_silent:
-                self._told_silent = True
-                self._log("never-listened", tasks=self.never_listened)
+        if self._silent:
+            self._note_who_listens(now)
         left = sorted(name for name in alive if not self._tasks[name].serves)
         if self._first is not None and self._first not in left and left:
             if self._first_ended is None:
@@ -84,6 +77,18 @@ class Waits:
             elif now - self._first_ended > _PATIENCE_S and not self._left:
                 self._left = left
                 self._log("first-worker-ended", task=self._first, running=left)
+
+    def _note_who_listens(self, now: float) -> None:
+        age_s = now - self._begun
+        self._judge()
+        if now >= self._next_question:
+            self._ask()
+            self._next_question = now + min(_LATE_S, max(_SOON_S, age_s / 20))
+        if self._heard and not self._silent:
+            self._log("all-listen", after_s=round(age_s, 3))
+        elif self.never_listened and age_s > _PATIENCE_S and not self._told_silent:
+            self._told_silent = True
+            self._log("never-listened", tasks=self.never_listened)
 
     def _judge(self) -> None:
         for name in self._silent:

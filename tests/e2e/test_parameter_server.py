@@ -125,6 +125,7 @@ def told(record: RunRecord) -> dict[str, dict[str, Any]]:
 
 def assert_trained_on_servers(record: RunRecord, servers: int, workers: int) -> None:
     """Each variable is in one parameter server, all have some, and the digits were learnt."""
+    assert [event["event"] for event in record.events()].count("all-listen") == 1, story(record)
     said = told(record)
     names = [f"worker-{number}" for number in range(workers)]
     steps = [said[name]["steps"] for name in names]
