@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -93,14 +96,16 @@ def test_the_run_file_of_every_scenario_is_valid(
     assert (folder / "README.md").is_file()
 
 
-def test_the_names_in_the_readmes_driver_can_be_imported(cli: CommandLine, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    (text,) = blocks("python")
-    imports = "\n".join(line for line in text.splitlines() if line.startswith("from "))
-    assert imports.count("import") >= 4
-    (tmp_path / "driver.py").write_text(imports)
+def test_the_names_in_the_drivers_of_readme_and_docs_can_be_imported(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    texts = [*blocks("python"), *blocks("python", DOCS)]
+    for text in texts:
+        ast.parse(text)
+    lines = [line for text in texts for line in text.splitlines()]
+    imports = [line for line in lines if line.startswith("from azureml.")]
+    assert len(imports) >= 8
+    (tmp_path / "driver.py").write_text("\n".join(imports))
     done = subprocess.run(
         [sys.executable, "-m", "simgrid_ml", "python", "driver.py"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
@@ -108,7 +113,9 @@ def test_the_names_in_the_readmes_driver_can_be_imported(cli: CommandLine, tmp_p
     assert done.returncode == 0, done.stderr
 
 
-def test_links_of_the_readme_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (Path(__file__).parents[2] / target).exists(), target
+def test_links_of_readme_and_docs_lead_to_files_and_the_readme_to_every_page() -> None:
+    pages = sorted(ROOT.glob("docs/*.md"))
+    for page in (ROOT / "README.md", *pages):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), (page, target)
+    assert [page.name for page in pages if f"(docs/{page.name})" not in README] == []
