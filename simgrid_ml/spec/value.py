@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -63,13 +64,20 @@ def _remedy(message: str, plain: Any, kind: Any, path: str) -> str:
 
 
 def _kinds_at(plain: Any, kind: Any, path: str) -> tuple[list[Any], Any]:
-    """What the value at ``path``, such as ``.environment``, may be, and what is said of it."""
+    """What the value at ``path``, such as ``.links.pairs[0]``, may be, and what is said of it."""
     kinds = [kind]
-    for name in path.split(".")[1:]:
-        hint = get_type_hints(_chosen(kinds, plain))[name]
-        kinds = [one for one in get_args(hint) or (hint,) if issubclass(one, Value)]
-        plain = plain[name]
+    for name, index in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        if name:
+            kinds = _values_in(get_type_hints(_chosen(kinds, plain))[name])
+        plain = plain[name or int(index)]
     return kinds, plain
+
+
+def _values_in(hint: Any) -> list[Any]:
+    """The kinds of values that a field may hold, itself or in a list."""
+    if isinstance(hint, type) and issubclass(hint, Value):
+        return [hint]
+    return [kind for part in get_args(hint) for kind in _values_in(part)]
 
 
 def _chosen(kinds: list[Any], plain: Any) -> Any:

@@ -158,6 +158,26 @@ def test_impossible_links_cannot_be_written(plain: dict[str, object], said: str)
         from_plain(plain, Links, "links")
 
 
+@pytest.mark.parametrize(
+    ("plain", "where", "fields"),
+    [
+        ({"pairs": [{"a": "node0", "x": 1}]}, r"links.pairs\[0\]", "a, b, link"),
+        ({"nodes": {"node0": {"x": 1}}}, r"links.nodes\[...\]", "rate_bytes_per_s, nic"),
+        (
+            {"racks": [{"name": "a", "nodes": [], "uplink": {"x": 1}}]},
+            r"links.racks\[0\].uplink",
+            "rate_bytes_per_s, nic",
+        ),
+    ],
+)
+def test_an_unknown_field_inside_a_list_is_answered_with_those_there_are(
+    plain: dict[str, object], where: str, fields: str
+) -> None:
+    with pytest.raises(SpecError, match=where) as found:
+        from_plain(plain, Links, "links")
+    assert found.value.remedy.startswith(f"the fields there are {fields}")
+
+
 @given(some_links())
 def test_there_and_back_are_alike(links: Links) -> None:
     for a in NODES:
