@@ -100,13 +100,14 @@ def first_cause(
         if lines := reports.get(task.name):
             how, end = _how(task.name, {line["event"]: line for line in lines})
             ends[how].append(end)
-    if killed and all(end.time_s > killed[0].time_s for end in ends["failed"]):
-        return _launcher_killed(killed[0], record, placement, logs, memory)
     started = sum(len(group) for group in ends.values())
-    if started < placement.world_size and not ends["failed"]:
-        return _not_started(placement, started, logs, ended)
     if not _has_launcher(placement, logs):  # each is watched by itself: the others still run
         ends["silent"] = [end for end in ends["silent"] if end.task in ended]
+        ends["failed"] += ends.pop("told to end", [])  # by somebody else, as nobody of ours did
+    if killed and all(end.time_s > killed[0].time_s for end in ends["failed"]):
+        return _launcher_killed(killed[0], record, placement, logs, memory)
+    if started < placement.world_size and not ends["failed"]:
+        return _not_started(placement, started, logs, ended)
     serving = {task.name for task in placement.tasks if task.serves}
     left = [end for end in ends["well"] if end.task in serving]
     if left and ends["failed"] and all(_lost_a_peer(end, logs[end.task]) for end in ends["failed"]):

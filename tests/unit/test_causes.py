@@ -205,6 +205,14 @@ def test_a_worker_that_says_it_lost_its_server_is_not_the_cause(shared: Shared, 
     assert found.cause == "parameter server 0 on node0 exited with code 3"
 
 
+def test_a_server_that_was_told_to_end_is_the_cause_and_not_who_lost_it(shared: Shared) -> None:
+    shared.log("worker-0", LOST_IT[0])
+    shared.noted(1, t=4.1)
+    shared.ended(0, t=4.0, signal=15)
+    found = shared.first(**{"worker-0": 1})
+    assert found.cause == "parameter server 0 on node0 was ended by SIGTERM"
+
+
 def test_a_server_that_ended_well_is_the_cause_if_all_that_failed_lost_somebody(
     shared: Shared,
 ) -> None:
