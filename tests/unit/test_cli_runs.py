@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
-from cli_support import COMPLETED, FAILED, LOGS, RUN_TO_THE_END, CommandLine, cli
+from cli_support import COMPLETED, FAILED, LOGS, RUN_TO_THE_END, SPEC, CommandLine, cli
 
 from simgrid_ml import wire
 from simgrid_ml.cli.story import exit_code
@@ -89,6 +90,26 @@ def test_show_tells_the_story_of_a_failed_run(cli: CommandLine) -> None:
     assert told["error"] == ERROR
     assert told["exit_code"] == 1
     assert [stage["state"] for stage in told["stages"]][-1] == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ({"framework": "chainer", "framework_version": "5.1.0"}, "chainer 5.1.0: chainer 5.1.0"),
+        ({"pip": ["ray"]}, "packages only: ray 2.0"),
+        ({"interpreter": "/a/python"}, "/a/python as it is"),
+        ({}, "bare Python"),
+    ],
+)
+def test_show_names_the_releases_of_what_was_asked_for(
+    cli: CommandLine, asked: dict[str, Any], shown: str
+) -> None:
+    record = cli.run("digits_a", *COMPLETED, job={**SPEC["job"], "environment": asked})
+    name = asked.get("framework") or "ray"
+    packages = {name: asked.get("framework_version", "2.0"), "six": "1"}
+    write_json(record.file(wire.ENVIRONMENT), {"packages": packages})
+    (line,) = [x for x in cli("runs", "show", "latest").out.splitlines() if x[:11] == "environment"]
+    assert line.removeprefix("environment").strip() == shown
 
 
 def test_show_says_that_the_supervisor_is_gone(cli: CommandLine) -> None:
