@@ -55,7 +55,7 @@ def end_with_the_starter(scratch):
     shutil.rmtree(scratch, ignore_errors=True)
     os.killpg(0, signal.SIGKILL)
 threading.Thread(target=end_with_the_starter, args=(sys.argv.pop(1),), daemon=True).start()
-sys.path.remove("")
+sys.path[:] = filter(None, sys.path)  # "" is not there with PYTHONSAFEPATH
 runpy.run_module("tensorboard.main", run_name="__main__", alter_sys=True)
 """
 
