@@ -25,7 +25,7 @@ from simgrid_ml.spec.capacity import size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
 from simgrid_ml.spec.job import JobSpec, Mpi
 from simgrid_ml.spec.placement import place
-from simgrid_ml.spec.value import to_plain
+from simgrid_ml.spec.value import from_plain, to_plain
 
 __all__ = ["check_source", "submit"]
 
@@ -57,6 +57,8 @@ def submit(
             ``SnapshotError``, ``ConflictError``).
         HostError: the supervisor could not be started.
     """
+    from_plain(to_plain(job), JobSpec, "job")  # as the supervisor will: it checks every range
+    from_plain(to_plain(cluster), ClusterSpec, "cluster")
     check_source(job)
     requirements.check(job.environment)
     _check_workspace(store)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from simgrid_ml.errors import PlacementError, SimgridError, SnapshotError, SpecError
-from simgrid_ml.spec.job import EnvironmentSpec
+from simgrid_ml.spec.job import EnvironmentSpec, ParameterServer, TorchDistributed
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs
 
@@ -49,6 +49,24 @@ def test_a_script_outside_the_folder(runs: Runs, script: str) -> None:
 def test_a_folder_for_a_script(runs: Runs) -> None:
     source = runs.source({"train/a.py": ""})
     assert "does not exist" in refused(SpecError, runs, source=source, entry_script="train")
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        ({"distribution": TorchDistributed(backend="mpi")}, "job.distribution.backend: Invalid"),
+        (
+            {"distribution": ParameterServer(server_grace_s=-1)},
+            "job.distribution.server_grace_s: Expected `float` >= 0",
+        ),
+        ({"launch_timeout_s": 0}, "job.launch_timeout_s: Expected `float` > 0"),
+    ],
+)
+def test_a_value_that_is_none_of_those_there_are(
+    runs: Runs, job: dict[str, object], said: str
+) -> None:
+    source = runs.source({"train.py": ""})
+    assert said in refused(SpecError, runs, source=source, entry_script="train.py", **job)
 
 
 def test_a_missing_source_folder(runs: Runs) -> None:
