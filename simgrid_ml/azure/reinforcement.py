@@ -133,7 +133,8 @@ class ReinforcementLearningEstimator(MMLBaseEstimator):
         worker_configuration: the nodes beside the head; None: there are none.
 
     Raises:
-        UserErrorException: ``rl_framework`` or ``worker_configuration`` is something else.
+        UserErrorException: ``rl_framework`` or ``worker_configuration`` is something else, or a
+            time is not above 0.
     """
 
     def __init__(
@@ -167,6 +168,11 @@ class ReinforcementLearningEstimator(MMLBaseEstimator):
                 raise UserErrorException(
                     f"{what} is a {kind.__name__}, not a {type(value).__name__}"
                 )
+        joined_s = cluster_coordination_timeout_seconds
+        if joined_s is not None and not (isinstance(joined_s, (int, float)) and joined_s > 0):
+            raise UserErrorException(
+                f"cluster_coordination_timeout_seconds should be above 0, not {joined_s!r}"
+            )
         self._asked_environment = environment
         self._configure(
             Request(
@@ -189,7 +195,6 @@ class ReinforcementLearningEstimator(MMLBaseEstimator):
         if environment is None and conda_dependencies_file is None:
             self._add_packages()
         workers = worker_configuration.node_count if worker_configuration else 0
-        joined_s = cluster_coordination_timeout_seconds
         self._distribution = RayCluster(
             nodes=1 + workers,
             head_arguments=tuple(map(str, self.framework.framework_arguments or ())),

@@ -77,6 +77,12 @@ def test_workers_are_a_positive_number(count: Any) -> None:
         WorkerConfiguration(count)
 
 
+@pytest.mark.parametrize("seconds", [0, -3, "60"])
+def test_a_time_to_join_in_is_above_zero(tmp_path: Path, seconds: Any) -> None:
+    with pytest.raises(UserErrorException, match="cluster_coordination_timeout_seconds"):
+        estimator(tmp_path, cluster_coordination_timeout_seconds=seconds)
+
+
 def test_what_is_no_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserErrorException, match="worker_configuration is a WorkerConfiguration"):
         estimator(tmp_path, worker_configuration={"node_count": 2})
