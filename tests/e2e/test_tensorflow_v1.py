@@ -481,12 +481,21 @@ MNIST = """
     assert mnist.test.images.shape == (20, 28, 28, 1) and mnist.test.images.dtype == np.float32
     assert abs(mnist.test.images[19, 0, 0, 0] - 19 / 255) < 1e-6
     assert mnist.train.labels.shape == (60, 10) and mnist.train.labels[13].argmax() == 3
+    mnist = input_data.read_data_sets("files", validation_size=0)
+    assert mnist.train.num_examples == 60 and mnist.validation.images.shape == (0, 784)
+    assert len(mnist.validation.next_batch(3)[0]) == 0
     refused(ValueError, "validation_size")
     os.rename("files/t10k-labels-idx1-ubyte.gz", "other")
     refused(OSError, "t10k-labels-idx1-ubyte.gz")
     os.rename("files/t10k-images-idx3-ubyte.gz", "files/t10k-labels-idx1-ubyte.gz")
     os.rename("other", "files/t10k-images-idx3-ubyte.gz")
     refused(ValueError, "t10k-images-idx3-ubyte.gz")
+    whole = open("files/train-images-idx3-ubyte.gz", "rb").read()
+    picture = gzip.decompress(whole)[:-1]
+    for content in b"<html>", b"", whole[:-9], gzip.compress(picture), gzip.compress(b"ab"):
+        with open("files/t10k-images-idx3-ubyte.gz", "wb") as f:
+            f.write(content)
+        refused(ValueError, "t10k-images-idx3-ubyte.gz is not a file of MNIST")
 
     print("-- from here on without files", file=sys.stderr)
     mnist = input_data.read_data_sets("none/of them", one_hot=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import gzip
+import math
 import os
 import sys
 
@@ -61,21 +62,24 @@ class DataSet:
         if np.dtype(wanted) not in (np.dtype("uint8"), np.dtype("float32")):
             raise TypeError(f"dtype must be uint8 or float32, not {dtype!r}")
         if reshape:
-            images = images.reshape(len(images), -1)
+            images = images.reshape(len(images), math.prod(images.shape[1:]))
         if np.dtype(wanted) == np.float32:
             images = images.astype(np.float32) * np.float32(1 / 255)
         self.images, self.labels, self.num_examples = images, labels, len(images)
         self._order = np.arange(len(images))
 
     def next_batch(self, batch_size, fake_data=False, shuffle=True):
-        """The next ``batch_size`` pictures and labels; at an epoch's end some of the next."""
+        """The next ``batch_size`` pictures and labels; at an epoch's end some of the next.
+
+        None, if there are none at all.
+        """
         if fake_data or self.images is None:
             return tuple([each] * batch_size for each in self._fake)
         if shuffle and self._position == self.epochs_completed == 0:
             self._random.shuffle(self._order)
         taken = []
         missing = batch_size
-        while missing:
+        while missing and self.num_examples:
             if self._position == self.num_examples:
                 self.epochs_completed += 1
                 self._position = 0
@@ -146,13 +150,12 @@ def read_data_sets(
 
 def extract_images(f):
     """uint8 of shape (n, rows, columns, 1) from a gzipped idx file, given by path or open."""
-    shape, values = _idx(f, 2051, 3)
-    return values.reshape(*shape, 1)
+    return _idx(f, 2051, 3)[..., None]
 
 
 def extract_labels(f, one_hot=False, num_classes=_CLASSES):
     """uint8 of shape (n,) from a gzipped idx file, or one-hot."""
-    labels = _idx(f, 2049, 1)[1]
+    labels = _idx(f, 2049, 1)
     return dense_to_one_hot(labels, num_classes) if one_hot else labels
 
 
@@ -163,14 +166,15 @@ def dense_to_one_hot(labels_dense, num_classes):
 
 def _idx(source, magic, dimensions):
     path = source if isinstance(source, (str, os.PathLike)) else source.name
-    with gzip.open(source, "rb") as stream:
-        content = stream.read()
-    header = np.frombuffer(content, ">u4", 1 + dimensions)
-    shape = tuple(map(int, header[1:]))
-    values = np.frombuffer(content, np.uint8, offset=header.nbytes)
-    if header[0] != magic:
-        raise ValueError(f"{path} is not a file of MNIST: its first number is {header[0]}")
-    return shape, values
+    try:
+        with gzip.open(source, "rb") as stream:
+            content = stream.read()
+        header = np.frombuffer(content, ">u4", 1 + dimensions)
+        if header[0] != magic:
+            raise ValueError(f"its first number is {header[0]}")
+        return np.frombuffer(content, np.uint8, offset=header.nbytes).reshape(header[1:])
+    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} is not a file of MNIST: {error}") from error
 
 
 _GLYPHS = """
