@@ -10,7 +10,9 @@ import pytest
 from hypothesis import settings
 
 from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.backends.process import wanted_isolation
 from simgrid_ml.errors import HostError
+from simgrid_ml.network.choose import abilities
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.pools import stop_pools
@@ -82,6 +84,14 @@ def docker_engine() -> Engine:
 
 
 @pytest.fixture
+def shaped_links() -> None:
+    """Tests of nodes with shaped links are skipped where the host can give them none."""
+    lacks = abilities(wanted_isolation()).no_networks
+    if lacks:
+        pytest.skip(f"{lacks}: `simgrid-ml doctor` says what to do")
+
+
+@pytest.fixture
 def workspace(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
     """Submits jobs; nothing of them is left when the test ends."""
     with nothing_left(str(tmp_path)):
@@ -92,7 +102,7 @@ def workspace(tmp_path: Path, environment: EnvironmentSpec) -> Iterator[Runs]:
 def tensorflow_runs(tmp_path: Path, tensorflow: EnvironmentSpec) -> Iterator[Runs]:
     """As ``workspace``, with TensorFlow."""
     with nothing_left(str(tmp_path)):
-        yield Runs(str(tmp_path), tensorflow)
+        yield Runs(str(tmp_path), tensorflow, deadline_s=240.0)
 
 
 @pytest.fixture

@@ -24,13 +24,20 @@ class Runs:
         folder: an empty folder; sources and runs go there.
         environment: with what the jobs run.
         cluster: on what; ``submit`` can change single fields of it.
+        deadline_s: until a run has ended. TensorFlow alone is imported in 20 s where many tests
+            share two cores.
     """
 
     def __init__(
-        self, folder: str, environment: EnvironmentSpec, cluster: Mapping[str, Any] | None = None
+        self,
+        folder: str,
+        environment: EnvironmentSpec,
+        cluster: Mapping[str, Any] | None = None,
+        deadline_s: float = 150.0,
     ) -> None:
         self.folder = folder
         self.environment = environment
+        self.deadline_s = deadline_s
         self.cluster: dict[str, Any] = {"name": "test", "max_nodes": 64, **(cluster or {})}
         self.store = RunStore(os.path.join(folder, "workspace"))
         self._sources = 0
@@ -98,13 +105,13 @@ class Runs:
         assert record.error() is not None, story(record)
         return record
 
-    def ended(self, record: RunRecord, deadline_s: float = 150.0) -> RunRecord:
+    def ended(self, record: RunRecord, deadline_s: float | None = None) -> RunRecord:
         """``record``, once nothing happens in it any more.
 
         Args:
-            deadline_s: TensorFlow alone is imported in 20 s where many tests share two cores.
+            deadline_s: None: as for all runs.
         """
-        state = wait_state(record, deadline_s)
+        state = wait_state(record, self.deadline_s if deadline_s is None else deadline_s)
         assert has_ended(state), story(record)
         return record
 

@@ -18,6 +18,7 @@ RATE = 25e6
 SMALL = ("--layers", "4", "--warm-up", "2", "--steps", "3")
 
 
+@pytest.mark.usefixtures("shaped_links")
 @pytest.mark.parametrize("way", [Way(2), Way(2, 2)], ids=str)
 def test_a_training_sends_what_the_formula_says_and_its_loss_goes_down(
     tmp_path: Path, tensorflow: EnvironmentSpec, way: Way

@@ -284,6 +284,7 @@ def test_two_clusters_live_side_by_side(pooled: Runs, tmp_path: Path) -> None:
         assert pooled.ended(record).state is RunState.COMPLETED, story(record)
 
 
+@pytest.mark.usefixtures("shaped_links")
 @pytest.mark.parametrize("backend", ["process", "docker"])
 def test_runs_with_shaped_links_take_turns_on_nodes_of_their_own(
     pooled: Runs, backend: str, request: pytest.FixtureRequest

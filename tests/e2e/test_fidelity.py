@@ -121,6 +121,7 @@ def test_a_node_whose_quota_stops_it_is_flagged(workspace: Runs, narrow_group: s
     assert seen["mean"] > 0.1
 
 
+@pytest.mark.usefixtures("shaped_links")
 def test_links_are_measured_before_the_ranks_start(workspace: Runs) -> None:
     links = Links(default=Link(rate_bytes_per_s=12.5e6, delay_s=0.002))
     record = workspace.completed(SLEEPS, mpi=(2, 1), cluster={"links": links})

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from simgrid_ml import wire
-from simgrid_ml.backends.process import wanted_isolation
 from simgrid_ml.network.bridge import burst_bytes
 from simgrid_ml.network.choose import abilities
 from simgrid_ml.record.run import RunRecord
@@ -23,6 +22,8 @@ from simgrid_ml.spec.links_text import parse_links
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.processes import RunProcesses, host_processes, wait_until
 from simgrid_ml.testing.runs import Runs, log, story
+
+pytestmark = pytest.mark.usefixtures("shaped_links")
 
 SIZE_BYTES = 4 * 2**20
 MBIT = 125_000.0
@@ -75,13 +76,6 @@ SEEN = """
     devices = sorted(name for _, name in socket.if_nameindex())
     print(devices, [socket.gethostbyname(name) for name in names])
 """
-
-
-@pytest.fixture(autouse=True)
-def host_can_shape() -> None:
-    lacks = abilities(wanted_isolation()).no_networks
-    if lacks:
-        pytest.skip(f"{lacks}: `simgrid-ml doctor` says what to do")
 
 
 @pytest.fixture(params=["process", "docker"])

@@ -14,10 +14,8 @@ from simgrid_ml.azure import AmlCompute, ComputeTarget, ScriptRunConfig, Workspa
 from simgrid_ml.azure.dnn import Gloo, Nccl, PyTorch
 from simgrid_ml.azure.runconfig import PyTorchConfiguration
 from simgrid_ml.azure.submission import plan
-from simgrid_ml.backends.process import wanted_isolation
 from simgrid_ml.cli import summary
 from simgrid_ml.engine import prepare
-from simgrid_ml.network.choose import abilities
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.cluster import ClusterSpec, Era, WorkingDirectory
 from simgrid_ml.spec.job import TorchDistributed
@@ -43,7 +41,7 @@ def submit(workspace: Runs, config: Any, **cluster: Any) -> RunRecord:
 
 def completed(workspace: Runs, record: RunRecord) -> list[str]:
     """What every task of the run wrote, once it has ended well."""
-    workspace.ended(record, 300.0)
+    workspace.ended(record)
     assert record.state is RunState.COMPLETED, story(record)
     tasks = record.document(wire.LAUNCH)["tasks"]
     return [Path(task["log"]).read_text(encoding="utf-8") for task in tasks.values()]
@@ -297,10 +295,8 @@ TIMED = f"""
 """
 
 
+@pytest.mark.usefixtures("shaped_links")
 def test_what_ranks_send_crosses_their_nodes_shaped_links(workspace: Runs, backend: str) -> None:
-    lacks = abilities(wanted_isolation()).no_networks
-    if lacks:
-        pytest.skip(f"{lacks}: `simgrid-ml doctor` says what to do")
     record = workspace.completed(
         TIMED,
         distribution=TorchDistributed(nodes=2, backend="gloo"),

@@ -18,6 +18,9 @@ from simgrid_ml.testing.runs import Runs, cause, story
 SHAPED = Links(default=Link(delay_s=0.02))
 
 
+pytestmark = pytest.mark.usefixtures("shaped_links")
+
+
 @pytest.fixture(params=["process", "docker"])
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "docker":
