@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simgrid_ml import wire
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.job import ParameterServer
 from simgrid_ml.spec.links import Link, Links
 from simgrid_ml.testing.runs import Runs, log, story
@@ -88,29 +88,21 @@ BETWEEN_GRAPHS = """
             server.target, init_op=v1.global_variables_initializer(), config=only("/job:ps", me))
     else:
         session = manager.wait_for_session(server.target, config=only("/job:ps", me))
-    losses = [session.run(loss, {x: images, y: labels})]
     for _ in range(40):
         session.run(train, batch)
     seen = v1.RunMetadata()
     full = v1.RunOptions(trace_level=v1.RunOptions.FULL_TRACE)
     session.run(train, batch, options=full, run_metadata=seen)
-    losses.append(session.run(loss, {x: images, y: labels}))
+    reached = session.run(loss, {x: images, y: labels})
     ran = sorted({(node.node_name.split("/")[-1].split(":")[0], each.device)
                   for each in seen.step_stats.dev_stats for node in each.node_stats})
     session.run(finish)
     while min(session.run(flags)) <= workers:
         time.sleep(0.05)
-    tell(losses=[float(each) for each in losses], ran=ran, steps=int(session.run(step)),
+    tell(loss=float(reached), ran=ran, steps=int(session.run(step)),
          placed={each.op.name: each.device for each in trained},
          norms={each.op.name: float(np.linalg.norm(session.run(each))) for each in trained})
 """
-
-
-def completed(runs: Runs, script: str, **rest: Any) -> RunRecord:
-    """As ``Runs.completed``, with time for many imports of TensorFlow on few cores."""
-    record = runs.ended(runs.submit(script, **rest), 240)
-    assert record.state is RunState.COMPLETED, story(record)
-    return record
 
 
 def told(record: RunRecord) -> dict[str, dict[str, Any]]:
@@ -140,8 +132,8 @@ def assert_trained_on_servers(record: RunRecord, servers: int, workers: int) -> 
             assert all(math.isclose(said[name]["norms"][variable], norm) for name in names)
     for number, name in enumerate(names):
         assert said[name]["placed"] == held
-        first, last = said[name]["losses"]
-        assert last < 0.6 * first, (name, first, last)
+        # Untrained it is log(10) or more; a worker that begins late finds it low already.
+        assert said[name]["loss"] < 0.6 * math.log(10), said[name]
         ran: dict[str, set[str]] = {}
         for what, device in said[name]["ran"]:
             ran.setdefault(what, set()).add(device.partition("/device")[0])
@@ -157,8 +149,8 @@ def process_lines(record: RunRecord, what: str) -> list[dict[str, Any]]:
 
 
 def test_two_nodes_share_a_server_and_two_workers(tensorflow_runs: Runs) -> None:
-    record = completed(
-        tensorflow_runs, BETWEEN_GRAPHS, distribution=ParameterServer(nodes=2, workers=2, servers=1)
+    record = tensorflow_runs.completed(
+        BETWEEN_GRAPHS, distribution=ParameterServer(nodes=2, workers=2, servers=1)
     )
     assert_trained_on_servers(record, servers=1, workers=2)
     said = told(record)
@@ -192,8 +184,7 @@ def test_two_nodes_share_a_server_and_two_workers(tensorflow_runs: Runs) -> None
 def test_containers_have_the_service_s_ports_and_folders_of_their_own(
     tensorflow_runs: Runs,
 ) -> None:
-    record = completed(
-        tensorflow_runs,
+    record = tensorflow_runs.completed(
         BETWEEN_GRAPHS,
         distribution=ParameterServer(nodes=3, workers=3, servers=1),
         cluster={"backend": "docker", "era": "E3"},
@@ -216,11 +207,11 @@ def test_containers_have_the_service_s_ports_and_folders_of_their_own(
     ]
 
 
+@pytest.mark.usefixtures("shaped_links")
 def test_two_servers_and_three_workers_behind_links_have_a_node_each_and_share_the_variables(
     tensorflow_runs: Runs,
 ) -> None:
-    record = completed(
-        tensorflow_runs,
+    record = tensorflow_runs.completed(
         BETWEEN_GRAPHS,
         distribution=ParameterServer(nodes=5, workers=3, servers=2),
         cluster={"links": Links(default=Link(delay_s=0.001))},
@@ -288,8 +279,7 @@ COORDINATED = """
 def test_a_coordinator_ends_the_run_that_its_workers_and_server_never_would(
     tensorflow_runs: Runs,
 ) -> None:
-    record = completed(
-        tensorflow_runs,
+    record = tensorflow_runs.completed(
         COORDINATED,
         distribution=ParameterServer(nodes=2, workers=3, servers=1, coordinator=True),
     )

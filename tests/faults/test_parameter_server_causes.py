@@ -133,7 +133,7 @@ def watcher(record: RunRecord, task: str) -> int:
 
 def failed(runs: Runs, record: RunRecord) -> str:
     """The first cause of a run that must fail."""
-    runs.ended(record, SLOW_S)
+    runs.ended(record)
     assert record.state is RunState.FAILED, story(record)
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
     return cause(record)
@@ -271,8 +271,9 @@ def test_who_never_listened_is_told_when_the_time_is_up(
     )
     workspace.ended(record)
     assert record.state is RunState.CANCELED, story(record)
-    last = record.states()[-1]
-    assert last["note"].startswith("max_run_duration_seconds of 4 s exceeded; worker-1 on node1 (")
+    note = record.states()[-1]["note"]
+    assert note.startswith("max_run_duration_seconds of 4 s exceeded; "), story(record)
+    assert "worker-1 on node1 (" in note  # on a busy host others may not have listened either
     wait_until(lambda: not RunProcesses(record).all(), "nothing of it runs")
 
 
