@@ -199,7 +199,8 @@ class Commands:
             return
         now = time.monotonic()
         for name in sorted(self._serving - self._deserters.keys()):
-            if self._reports[name].ended:
+            report = self._reports[name]
+            if report.ended and not report.failed:
                 self._deserters[name] = now
                 self._log("server-ended", task=name, running=running)
         for name, since in self._deserters.items():

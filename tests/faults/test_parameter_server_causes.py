@@ -49,6 +49,8 @@ LISTENS = """
         os.abort()
     if act == "lead":
         connection = server.accept()
+    if act == "fail":
+        sys.exit(3)
     while act not in ("leave", "lead"):
         time.sleep(0.05)
 """
@@ -190,6 +192,14 @@ def test_a_server_that_leaves_while_workers_wait_for_it_ends_the_run(workspace: 
     assert told.startswith("parameter server 0 on node0 ended with code 0, and 0.5 s later")
     assert "worker-0, worker-1 still ran" in told
     assert "server.join()" in (record.error() or {})["remedy"]
+
+
+def test_a_server_that_fails_is_not_said_to_have_left_however_short_the_grace(
+    workspace: Runs,
+) -> None:
+    job = ParameterServer(nodes=2, workers=2, servers=1, server_grace_s=0)
+    record = submitted(workspace, LISTENS, "ps-0=fail", distribution=job)
+    assert failed(workspace, record) == "parameter server 0 on node0 exited with code 3"
 
 
 def test_a_worker_that_fails_at_a_step_is_the_cause(tensorflow_runs: Runs) -> None:
