@@ -29,6 +29,11 @@ PREFERENCE = (
     "newer one"
 )
 
+_WITHOUT_KERAS_2 = (
+    "it has neither Keras 2 nor tf.layers and tf.estimator: for these install simgrid-ml with "
+    "Python 3.10 or 3.11"
+)
+
 _OLDEST = {10: (2, 8), 11: (2, 12), 12: (2, 16), 13: (2, 20)}
 """Python 3.x to the first release with a wheel for it; of a newer Python nothing is known."""
 
@@ -89,9 +94,11 @@ def choose(asked: SpecifierSet, python: tuple[int, int]) -> Choice:
     if wanted < _NUMPY_ALIASES_BEFORE:
         hooks += ("numpy_aliases",)
         reason += "; NumPy's aliases of then (np.float …) are there"
-    for stand_in in (TENSORFLOW, TENSORFLOW_NEWEST):
-        if _exists(stand_in, python):
-            return Choice(SpecifierSet(f"=={stand_in}"), reason, hooks=hooks)
+    if _exists(TENSORFLOW, python):
+        return Choice(SpecifierSet(f"=={TENSORFLOW}"), reason, hooks=hooks)
+    if _exists(TENSORFLOW_NEWEST, python):
+        reason += f"; {_WITHOUT_KERAS_2}"
+        return Choice(SpecifierSet(f"=={TENSORFLOW_NEWEST}"), reason, hooks=hooks)
     return Choice(asked)
 
 

@@ -131,6 +131,7 @@ def test_on_a_python_without_it_the_newest_stands_in() -> None:
     choice = choose(SpecifierSet("==1.13.*"), (3, 13))
     assert choice.specifier == SpecifierSet(f"=={TENSORFLOW_NEWEST}")
     assert choice.hooks == BOTH
+    assert "neither Keras 2 nor tf.layers and tf.estimator" in str(choice.reason)
     assert choose(SpecifierSet("==1.13.*"), (3, 99)).specifier == SpecifierSet("==1.13.*")
 
 

@@ -105,6 +105,29 @@ def test_a_hook_that_fails_says_so_in_one_line_and_the_script_goes_on(
     assert "Error: " in line
 
 
+def test_a_tensorflow_that_comes_with_keras_3_is_tensorflow_1_without_its_keras(
+    python: Python, site: Path
+) -> None:
+    (site / "tensorflow" / "python" / "util").mkdir(parents=True)
+    (site / "tensorflow" / "python" / "util" / "deprecation.py").write_text(
+        "from contextlib import nullcontext as silence\n"
+    )
+    (site / "tensorflow" / "__init__.py").write_text(
+        "from types import ModuleType, SimpleNamespace\n"
+        "v1 = ModuleType('v1')\n"
+        "vars(v1).update(__path__=[], __version__='2.21.0', placeholder='of then')\n"
+        "v1.disable_v2_behavior = lambda: None\n"
+        "compat = SimpleNamespace(v1=v1)\n"
+        "import keras\n"
+    )
+    (site / "keras.py").write_text("__version__ = '3.12.0'\n")
+    show = (
+        "import tensorflow as tf, keras; print(tf.placeholder, tf.__version__, tf.keras is keras)"
+    )
+    done = python("-c", show, hooks="tensorflow_v1")
+    assert (done.stdout, done.stderr) == ("of then 1.15.5 True\n", "")
+
+
 def test_an_import_that_fails_fails_as_without_a_hook(python: Python, site: Path) -> None:
     (site / "numpy.py").write_text("raise RuntimeError('broken by itself')\n")
     done = python("-c", "import numpy")

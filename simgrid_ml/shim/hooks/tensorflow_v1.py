@@ -41,9 +41,11 @@ def apply(module):
         return
     if module.__name__ == "tensorflow":
         _tensorflow(module)
-    # Each imports the other: the one that ends last finds both complete.
+    # Each imports the other: the one that ends last finds both complete. Keras 3 has no names of
+    # then to give.
     tensorflow, keras = sys.modules.get("tensorflow"), sys.modules.get("keras")
-    if getattr(tensorflow, "VERSION", None) == VERSION and hasattr(keras, "__version__"):
+    is_keras_2 = getattr(keras, "__version__", "").startswith("2.")
+    if getattr(tensorflow, "VERSION", None) == VERSION and is_keras_2:
         _keras(keras)
 
 
