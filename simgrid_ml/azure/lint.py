@@ -62,7 +62,11 @@ def _of_distribution(run_config: Any, distributed: Any) -> Iterator[str]:
     elif nodes != 1 and not used:
         yield f"no communicator: each of the {nodes} nodes runs the script on its own"
     elif distributed and not _decides(run_config, used, distributed):
-        yield f"the {what} is ignored: the job's communicator is {run_config.communicator!r}"
+        yield f"the {what} is ignored: " + (
+            "distributed_backend and the estimator's own counts decide"
+            if type(distributed).__name__ == run_config.communicator
+            else f"the job's communicator is {run_config.communicator!r}"
+        )
     if is_a(distributed, "MpiConfiguration") and distributed.node_count not in (1, nodes):
         yield (
             f"the MpiConfiguration's node_count={distributed.node_count} is ignored: the job "
@@ -106,7 +110,7 @@ def _of_counts(
         yield from _of_tasks(job)
     processes = job.processes_per_node if isinstance(job, Mpi) else 1
     if per_node not in (1, processes):
-        why = "only MPI starts several processes on a node"
+        why = "it is read with MPI alone"
         if isinstance(job, Mpi):
             why = f"the {type(distributed).__name__} says {processes}"
         yield f"process_count_per_node={per_node} is ignored: {why}"

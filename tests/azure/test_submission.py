@@ -404,7 +404,7 @@ def test_options_of_tensorflows_tasks_are_refused_for_other_jobs(source: str) ->
         (
             TensorFlow,
             {"distributed_training": ParameterServer(1, 0), "distributed_backend": "ps"},
-            ["the ParameterServer is ignored"],
+            ["the ParameterServer is ignored: distributed_backend and the estimator's own counts"],
         ),
         (
             TensorFlow,
@@ -414,7 +414,7 @@ def test_options_of_tensorflows_tasks_are_refused_for_other_jobs(source: str) ->
         (
             TensorFlow,
             {"distributed_backend": "ps", "process_count_per_node": 2},
-            ["process_count_per_node=2 is ignored: only MPI starts several"],
+            ["process_count_per_node=2 is ignored: it is read with MPI alone"],
         ),
         (
             PyTorch,
