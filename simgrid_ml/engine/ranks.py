@@ -154,41 +154,15 @@ def write_launch(
     Raises:
         SpecError: an argument or a variable of the job cannot be given to a process.
     """
-    spec = record.spec()
-    workspace = spec.get("workspace") or {}
-    identity = dialect.Identity(
-        run_id=record.id,
-        experiment=spec["experiment"],
-        workspace=workspace.get("name", "local"),
-        run_dir=record.path,
-        **{k: workspace[k] for k in ("subscription_id", "resource_group") if workspace.get(k)},
-    )
+    identity = _identity(record)
     addresses = {name: node.address for name, node in nodes.items()}
-    with open(identity.host_file, "w") as hosts:
-        hosts.writelines(
-            f"{addresses[node]} slots={len(placement.on(node))}\n" for node in placement.nodes
-        )
-    with open(record.file(wire.TMP, wire.NODES), "w") as known:
-        known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
+    _write_hosts(record, identity, placement, addresses)
     head = nodes[placement.nodes[0]]
     _write_horovodrun(record, head, os.path.dirname(python))
-    share = str(max(1, placement.cpus // placement.world_size))
-    environment = {
-        # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
-        # and ranks that outnumber cores then wait for each other's threads. TensorFlow's pool reads
-        # a variable of its own: four ranks on two cores need a third less CPU time for a step of
-        # wide layers. How many operations overlap is left to it, as some of them only wait.
-        "OMP_NUM_THREADS": share,
-        "TF_NUM_INTRAOP_THREADS": share,
-        **dialect.common_variables(identity, job, cluster, placement, addresses, attempt),
-        **job.variables,
-        "PYTHONPATH": ":".join(
-            filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
-        ),
-    }
-    if hooks:
-        # A job that sets the variable itself decides for itself; empty, it turns hooks off.
-        environment.setdefault(wire.HOOKS_VARIABLE, ",".join(hooks))
+    environment = _environment(
+        *(record, job, placement, hooks),
+        dialect.common_variables(identity, job, cluster, placement, addresses, attempt),
+    )
     if environment.get(wire.HOOKS_VARIABLE):
         name = "sitecustomize.py"
         hook_file = os.path.join(head.package, "shim", "hooks", name)
@@ -205,12 +179,11 @@ def write_launch(
         log = record.file(wire.ARTIFACTS, dialect.task_log(cluster.era, job, placement, task))
         os.makedirs(os.path.dirname(log), exist_ok=True)
         work = work_directory(record, cluster, task.node)
-        literal, words = _words(job, nodes[task.node], plan, python)
+        node = nodes[task.node]
+        literal, words = _words(job, node, plan, python)
         if isinstance(job.distribution, RayCluster):
-            started_by = ray.words(
-                *(job.distribution, placement, task, listening, addresses[task.node])
-            )
-            program = os.path.join(nodes[task.node].package, "node", "ray_task.py")
+            started_by = ray.words(job.distribution, placement, task, listening, node.address)
+            program = os.path.join(node.package, "node", "ray_task.py")
             before = [python, program, *started_by]
             literal, words = len(before) + literal, [*before, *words]
         tasks[task.name] = TaskFile(
@@ -234,16 +207,7 @@ def write_launch(
             },
         )
     for name, file in tasks.items():
-        try:
-            content = file.encode()
-        except ValueError as error:
-            raise SpecError(
-                f"{error}, so no process can be given it",
-                remedy="remove it from the arguments and the environment variables",
-                where="job",
-            ) from error
-        with open(record.file(wire.LAUNCH_TASKS, name), "wb") as stream:
-            stream.write(content)
+        _write_task(record.file(wire.LAUNCH_TASKS, name), file)
     document = {
         "endpoints": listening,
         "environment": environment,
@@ -253,6 +217,74 @@ def write_launch(
     }
     write_json(record.file(wire.LAUNCH), document)
     return {name: file.log for name, file in tasks.items()}
+
+
+def _identity(record: RunRecord) -> dialect.Identity:
+    spec = record.spec()
+    workspace = spec.get("workspace") or {}
+    return dialect.Identity(
+        run_id=record.id,
+        experiment=spec["experiment"],
+        workspace=workspace.get("name", "local"),
+        run_dir=record.path,
+        **{k: workspace[k] for k in ("subscription_id", "resource_group") if workspace.get(k)},
+    )
+
+
+def _write_hosts(
+    record: RunRecord,
+    identity: dialect.Identity,
+    placement: Placement,
+    addresses: Mapping[str, str],
+) -> None:
+    """Open MPI's host file, and the names by which our remote-shell client finds nodes."""
+    with open(identity.host_file, "w") as hosts:
+        hosts.writelines(
+            f"{addresses[node]} slots={len(placement.on(node))}\n" for node in placement.nodes
+        )
+    with open(record.file(wire.TMP, wire.NODES), "w") as known:
+        known.writelines(f"{addresses[node]} {node}\n" for node in placement.nodes)
+
+
+def _environment(
+    record: RunRecord,
+    job: JobSpec,
+    placement: Placement,
+    hooks: Collection[str],
+    era: Mapping[str, str],
+) -> dict[str, str]:
+    """What all tasks find in their environment; ``era``: what the era's dialect adds."""
+    share = str(max(1, placement.cpus // placement.world_size))
+    environment = {
+        # Each rank gets its share of the cores; numerical libraries take all of them otherwise,
+        # and ranks that outnumber cores then wait for each other's threads. TensorFlow's pool reads
+        # a variable of its own: four ranks on two cores need a third less CPU time for a step of
+        # wide layers. How many operations overlap is left to it, as some of them only wait.
+        "OMP_NUM_THREADS": share,
+        "TF_NUM_INTRAOP_THREADS": share,
+        **era,
+        **job.variables,
+        "PYTHONPATH": ":".join(
+            filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
+        ),
+    }
+    if hooks:
+        # A job that sets the variable itself decides for itself; empty, it turns hooks off.
+        environment.setdefault(wire.HOOKS_VARIABLE, ",".join(hooks))
+    return environment
+
+
+def _write_task(path: str, file: TaskFile) -> None:
+    try:
+        content = file.encode()
+    except ValueError as error:
+        raise SpecError(
+            f"{error}, so no process can be given it",
+            remedy="remove it from the arguments and the environment variables",
+            where="job",
+        ) from error
+    with open(path, "wb") as stream:
+        stream.write(content)
 
 
 def _words(job: JobSpec, node: NodeInfo, plan: LaunchPlan, python: str) -> tuple[int, list[str]]:
