@@ -157,10 +157,10 @@ def pins(framework: str, version: str, processor: str = "cpu") -> tuple[str, ...
     return release.gpu_pins if processor == "gpu" else release.pins
 
 
-def releases(framework: str | None = None) -> Iterator[tuple[str, str]]:
-    """Framework and version of all, or of one framework."""
-    for name in [framework.lower()] if framework else _TABLE:
-        for version in _TABLE[name]:
+def releases() -> Iterator[tuple[str, str]]:
+    """Framework and version of all."""
+    for name, table in _TABLE.items():
+        for version in table:
             yield name, version
 
 
