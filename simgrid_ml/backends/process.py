@@ -182,8 +182,11 @@ def _address(run_id: str, node: str) -> str:
 
 
 def shared_folder(run_dir: str) -> str:
-    """Where nodes without own mounts keep shared memory; see ``isolation.shared_folders``."""
-    return f"/dev/shm/{wire.LABEL}-{hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]}"
+    """Where nodes without own mounts keep shared memory; see ``isolation.shared_folders``.
+
+    Ray makes sockets with names of 68 bytes below a node's TMPDIR in it, and 107 are allowed.
+    """
+    return f"/dev/shm/{wire.LABEL}-{hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:10]}"
 
 
 async def _end_with(links: Wires | None, nursery: asyncio.subprocess.Process) -> None:

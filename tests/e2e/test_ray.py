@@ -10,6 +10,7 @@ from simgrid_ml.azure import Experiment, Workspace
 from simgrid_ml.azure.compute import AmlCompute, ComputeTarget
 from simgrid_ml.azure.reinforcement import ReinforcementLearningEstimator, WorkerConfiguration
 from simgrid_ml.backends.engine_api import Engine
+from simgrid_ml.backends.process import shared_folder
 from simgrid_ml.spec.job import EnvironmentSpec, RayCluster
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.runs import Runs, cause, log
@@ -64,6 +65,11 @@ def test_an_estimator_s_script_finds_ray_on_every_node(tmp_path: Path) -> None:
     assert (tmp_path / "sum").read_text() == "499500"
     assert "nodes 2 ['--seed', '1']" in written
     assert "where [('node0', 'node0'), ('node1', 'node1')]" in written
+
+
+def test_ray_s_sockets_have_names_that_fit_where_nodes_have_no_mounts_of_their_own() -> None:
+    longest = "ray/session_2026-11-21_18-14-57_635646_4194304/sockets/plasma_store"
+    assert len(f"{shared_folder('/any')}/node999/{longest}") <= 107  # else Ray does not start
 
 
 def test_containers_serve_as_well_and_the_script_s_failure_is_the_cause(
