@@ -8,6 +8,7 @@ ends with its code. Every port but the head's is left to the kernel: nodes may s
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ def main(argv: List[str]) -> int:
     role, head, address, nodes, cpus, timeout = argv[:6]
     split = argv.index("--", 6)
     options, command = argv[6:split], argv[split + 1 :]
+    if shutil.which("ray") is None:
+        raise SystemExit("the job's environment has no program `ray`: add ray to its packages")
     deadline = time.monotonic() + float(timeout)
     host, _, port = head.rpartition(":")
     common = ["--node-ip-address", address, "--num-cpus", cpus, "--disable-usage-stats", "--block"]

@@ -67,6 +67,13 @@ def test_an_estimator_s_script_finds_ray_on_every_node(tmp_path: Path) -> None:
     assert "where [('node0', 'node0'), ('node1', 'node1')]" in written
 
 
+def test_an_environment_without_ray_is_told_as_such(workspace: Runs) -> None:
+    record = workspace.failed("", distribution=RayCluster(nodes=2))
+    assert (record.error() or {})["evidence"] == (
+        "the job's environment has no program `ray`: add ray to its packages"
+    )
+
+
 def test_ray_s_sockets_have_names_that_fit_where_nodes_have_no_mounts_of_their_own() -> None:
     longest = "ray/session_2026-11-21_18-14-57_635646_4194304/sockets/plasma_store"
     assert len(f"{shared_folder('/any')}/node999/{longest}") <= 107  # else Ray does not start
