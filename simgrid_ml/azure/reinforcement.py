@@ -129,12 +129,12 @@ class ReinforcementLearningEstimator(MMLBaseEstimator):
     Args:
         environment: instead of the packages; it has to contain ray.
         rl_framework: a ``Ray``.
-        cluster_coordination_timeout_seconds: all nodes must have joined by then.
+        cluster_coordination_timeout_seconds: all nodes must have joined by then; None or 0: 120.
         worker_configuration: the nodes beside the head; None: there are none.
 
     Raises:
         UserErrorException: ``rl_framework`` or ``worker_configuration`` is something else, or a
-            time is not above 0.
+            time is negative or no number.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class ReinforcementLearningEstimator(MMLBaseEstimator):
                 raise UserErrorException(
                     f"{what} is a {kind.__name__}, not a {type(value).__name__}"
                 )
-        joined_s = cluster_coordination_timeout_seconds
+        joined_s = cluster_coordination_timeout_seconds or None  # 0 is the SDK's default, too
         if joined_s is not None and not (isinstance(joined_s, (int, float)) and joined_s > 0):
             raise UserErrorException(
                 f"cluster_coordination_timeout_seconds should be above 0, not {joined_s!r}"

@@ -77,7 +77,12 @@ def test_workers_are_a_positive_number(count: Any) -> None:
         WorkerConfiguration(count)
 
 
-@pytest.mark.parametrize("seconds", [0, -3, "60"])
+def test_no_time_to_join_in_is_the_default_as_in_the_sdk(tmp_path: Path) -> None:
+    config = estimator(tmp_path, cluster_coordination_timeout_seconds=0)
+    assert plan(config).job.distribution == RayCluster(nodes=1)
+
+
+@pytest.mark.parametrize("seconds", [-3, "60"])
 def test_a_time_to_join_in_is_above_zero(tmp_path: Path, seconds: Any) -> None:
     with pytest.raises(UserErrorException, match="cluster_coordination_timeout_seconds"):
         estimator(tmp_path, cluster_coordination_timeout_seconds=seconds)
