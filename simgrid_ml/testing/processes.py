@@ -120,14 +120,13 @@ class RunProcesses:
             lambda p: p.node == node and os.path.basename(p.argv[0]) == "prted",
         )
 
-    def rank(self, rank: int) -> int:
-        """The user's program of a rank."""
-        name = f"rank-{rank}"
+    def task(self, name: str) -> int:
+        """The user's program of a task: ``rank-3``, ``ps-0``."""
         return self._first(name, lambda p: p.environment.get(wire.TASK_VARIABLE) == name)
 
-    def wrapper(self, rank: int) -> int:
-        """The process that watches a rank."""
-        pid = self.rank(rank)
+    def watcher(self, name: str) -> int:
+        """The process that watches a task."""
+        pid = self.task(name)
         return next(process.parent for process in self.all() if process.pid == pid)
 
     def _first(self, what: str, fits: Callable[[HostProcess], bool]) -> int:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from simgrid_ml.engine import prepare
+from simgrid_ml.errors import NotFoundError
 from simgrid_ml.record.follow import has_ended, wait_state
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import Distribution, EnvironmentSpec, JobSpec, Mpi, Plain
+from simgrid_ml.testing.processes import wait_until
 
-__all__ = ["Runs", "cause", "log", "story"]
+__all__ = ["Runs", "cause", "log", "story", "until_written"]
 
 
 class Runs:
@@ -122,6 +124,26 @@ def log(record: RunRecord, rank: int | str = 0) -> str:
     path = record.artifact(f"azureml-logs/70_driver_log{suffix}.txt").path
     with open(path, encoding="utf-8", errors="replace") as stream:
         return stream.read().partition("\nThe activity completed successfully.")[0]
+
+
+def until_written(
+    record: RunRecord, text: str, tasks: Iterable[int | str], deadline_s: float = 30.0
+) -> None:
+    """Wait until each of ``tasks``, named as for ``log``, has written ``text``.
+
+    Raises:
+        AssertionError: they have not, or the run has ended before.
+    """
+    waiting = list(tasks)
+
+    def all_have() -> bool:
+        assert not record.state.is_terminal, story(record)
+        try:
+            return all(text in log(record, task) for task in waiting)
+        except NotFoundError:  # there is no such log yet
+            return False
+
+    wait_until(all_have, f"every task has written {text!r}", deadline_s)
 
 
 def cause(record: RunRecord) -> str:

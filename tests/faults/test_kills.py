@@ -13,7 +13,7 @@ import pytest
 
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.testing.processes import RunProcesses, wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story
+from simgrid_ml.testing.runs import Runs, cause, log, story, until_written
 
 WAITS = """
     import os, time
@@ -33,19 +33,9 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def until_up(record: RunRecord, ranks: int) -> None:
-    def all_up() -> bool:
-        try:
-            return all("up\n" in log(record, rank) for rank in range(ranks))
-        except Exception:
-            return False
-
-    wait_until(all_up, "every rank has printed")
-
-
 def running(workspace: Runs, nodes: int = 2, per_node: int = 2) -> tuple[RunRecord, RunProcesses]:
     record = workspace.submit(WAITS, mpi=(nodes, per_node))
-    until_up(record, nodes * per_node)
+    until_written(record, "up\n", range(nodes * per_node))
     return record, RunProcesses(record)
 
 
@@ -97,7 +87,7 @@ def test_a_killed_nursery_ends_the_run(
 @pytest.mark.parametrize("rank", [0, 3])
 def test_a_killed_rank_is_named(workspace: Runs, rank: int) -> None:
     record, processes = running(workspace)
-    kill(processes.rank(rank))
+    kill(processes.task(f"rank-{rank}"))
     workspace.ended(record)
     assert_kept(record)
     assert cause(record).startswith(f"rank {rank} on node{rank // 2} was ended by SIGKILL")
@@ -106,7 +96,7 @@ def test_a_killed_rank_is_named(workspace: Runs, rank: int) -> None:
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_killed_rank_wrapper_is_named_by_its_rank(workspace: Runs, rank: int) -> None:
     record, processes = running(workspace)
-    kill(processes.wrapper(rank))
+    kill(processes.watcher(f"rank-{rank}"))
     workspace.ended(record)
     assert_kept(record)
     assert cause(record).startswith(f"rank {rank} on node{rank // 2}"), story(record)
@@ -128,11 +118,11 @@ def test_a_killed_daemon_of_open_mpi_is_named_by_its_node(workspace: Runs) -> No
     assert "daemon on node1 was ended by SIGKILL" in cause(record), story(record)
 
 
-@pytest.mark.parametrize("victim", ["rank", "wrapper"])
+@pytest.mark.parametrize("victim", ["task", "watcher"])
 def test_a_killed_plain_process_is_named(workspace: Runs, victim: str) -> None:
     record = workspace.submit("import time; print('up', flush=True); time.sleep(600)", nodes=2)
-    until_up(record, 2)
-    kill(getattr(RunProcesses(record), victim)(1))
+    until_written(record, "up\n", range(2))
+    kill(getattr(RunProcesses(record), victim)("rank-1"))
     workspace.ended(record)
     assert record.state is RunState.FAILED
     assert re.match(
@@ -140,11 +130,11 @@ def test_a_killed_plain_process_is_named(workspace: Runs, victim: str) -> None:
     )
 
 
-@pytest.mark.parametrize("victim", ["nursery", "agent", "mpirun", "daemon", "wrapper", "rank"])
+@pytest.mark.parametrize("victim", ["nursery", "agent", "mpirun", "daemon", "watcher", "task"])
 def test_what_is_killed_as_soon_as_it_appears_fails_the_run(workspace: Runs, victim: str) -> None:
     record = workspace.submit(WAITS, mpi=(2, 2))
-    whom = {"agent": ["node1"], "daemon": ["node1"], "wrapper": [3], "rank": [3]}.get(victim, [])
-    kill(getattr(RunProcesses(record), victim)(*whom))
+    of = {"agent": "node1", "daemon": "node1", "watcher": "rank-3", "task": "rank-3"}
+    kill(getattr(RunProcesses(record), victim)(*filter(None, [of.get(victim)])))
     workspace.ended(record)
     assert record.state is RunState.FAILED, story(record)
     assert cause(record), story(record)

@@ -21,7 +21,7 @@ from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.job import EnvironmentSpec, ParameterServer
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import RunProcesses, wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story
+from simgrid_ml.testing.runs import Runs, cause, log, story, until_written
 
 SHARED = ParameterServer(nodes=2, workers=2, servers=1)
 TASKS = ("ps-0", "worker-0", "worker-1")
@@ -101,14 +101,7 @@ def submitted(runs: Runs, script: str, *acts: str, **rest: Any) -> RunRecord:
 
 
 def until_up(record: RunRecord) -> None:
-    def all_up() -> bool:
-        assert not record.state.is_terminal, story(record)
-        try:
-            return all("up\n" in log(record, f"-{task}") for task in TASKS)
-        except Exception:  # no such artifact yet
-            return False
-
-    wait_until(all_up, "every task has printed", SLOW_S)
+    until_written(record, "up\n", [f"-{task}" for task in TASKS], SLOW_S)
 
 
 def until_trained(record: RunRecord) -> None:
@@ -117,20 +110,6 @@ def until_trained(record: RunRecord) -> None:
         return all(os.path.exists(record.file(wire.WORK, f"trained-{n}")) for n in range(2))
 
     wait_until(both_trained, "both workers have trained", SLOW_S)
-
-
-def pid(record: RunRecord, task: str) -> int:
-    """The user's program of a task; its parent watches it."""
-    return next(
-        process.pid
-        for process in RunProcesses(record).all()
-        if process.environment.get(wire.TASK_VARIABLE) == task
-    )
-
-
-def watcher(record: RunRecord, task: str) -> int:
-    inner = pid(record, task)
-    return next(each.parent for each in RunProcesses(record).all() if each.pid == inner)
 
 
 def failed(runs: Runs, record: RunRecord) -> str:
@@ -161,7 +140,7 @@ def test_a_server_that_is_killed_is_the_cause_and_not_the_workers_that_lost_it(
 ) -> None:
     record = submitted(tensorflow_runs, TRAINS)
     until_trained(record)
-    os.kill(pid(record, "ps-0"), signal.SIGKILL)
+    os.kill(RunProcesses(record).task("ps-0"), signal.SIGKILL)
     told = failed(tensorflow_runs, record)
     assert told.startswith("parameter server 0 on node0 was ended by SIGKILL"), story(record)
 
@@ -218,7 +197,9 @@ def test_what_is_killed_is_named_whatever_the_task(
 ) -> None:
     record = submitted(workspace, LISTENS)
     until_up(record)
-    os.kill({"program": pid, "watcher": watcher}[victim](record, task), signal.SIGKILL)
+    processes = RunProcesses(record)
+    found = {"program": processes.task, "watcher": processes.watcher}[victim]
+    os.kill(found(task), signal.SIGKILL)
     watched = "the process that watched " * (victim == "watcher")
     assert failed(workspace, record).startswith(f"{watched}{who} was ended by SIGKILL")
 
@@ -228,7 +209,7 @@ def test_a_worker_that_is_told_to_end_is_named_although_another_has_ended_well(
 ) -> None:
     record = submitted(workspace, LISTENS, "worker-0=leave")
     until_up(record)
-    os.kill(pid(record, "worker-1"), signal.SIGTERM)
+    os.kill(RunProcesses(record).task("worker-1"), signal.SIGTERM)
     assert failed(workspace, record) == "worker 1 on node1 was ended by SIGTERM"
 
 
