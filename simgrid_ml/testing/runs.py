@@ -16,7 +16,7 @@ from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.job import Distribution, EnvironmentSpec, JobSpec, Mpi, Plain
 from simgrid_ml.testing.processes import wait_until
 
-__all__ = ["Runs", "cause", "log", "story", "until_written"]
+__all__ = ["Runs", "cause", "evidence", "log", "story", "until_written"]
 
 
 class Runs:
@@ -149,6 +149,11 @@ def until_written(
 def cause(record: RunRecord) -> str:
     """The first cause of a failed run, in its own words."""
     return str((record.error() or {}).get("cause", ""))
+
+
+def evidence(record: RunRecord) -> str:
+    """What was seen of the first cause: the last lines of a log, or nothing."""
+    return str((record.error() or {}).get("evidence") or "")
 
 
 def story(record: RunRecord) -> str:

@@ -21,7 +21,7 @@ from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.job import EnvironmentSpec, ParameterServer
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import RunProcesses, wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story, until_written
+from simgrid_ml.testing.runs import Runs, cause, evidence, log, story, until_written
 
 SHARED = ParameterServer(nodes=2, workers=2, servers=1)
 TASKS = ("ps-0", "worker-0", "worker-1")
@@ -184,7 +184,7 @@ def test_a_server_that_fails_is_not_said_to_have_left_however_short_the_grace(
 def test_a_worker_that_fails_at_a_step_is_the_cause(tensorflow_runs: Runs) -> None:
     record = submitted(tensorflow_runs, TRAINS, "worker-1=raise")
     assert failed(tensorflow_runs, record) == "worker 1 on node1 exited with code 1", story(record)
-    assert "ValueError: no step 21" in (record.error() or {})["evidence"]
+    assert "ValueError: no step 21" in evidence(record)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_a_script_that_takes_its_own_port_is_shown_what_tensorflow_says(
     assert told == (
         "parameter server 0 on node0 exited with code 1; a port that it wanted is in use already"
     ), story(record)
-    assert "Could not start gRPC server" in (record.error() or {})["evidence"], story(record)
+    assert "Could not start gRPC server" in evidence(record), story(record)
 
 
 # -- who lies --------------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_a_script_that_changes_tf_config_is_shown_its_own_failure_and_the_record
     record = submitted(tensorflow_runs, script)
     assert failed(tensorflow_runs, record) == "worker 1 on node1 exited with code 1"
     said = log(record, "-worker-1")
-    assert "JSONDecodeError" in (record.error() or {})["evidence"], said
+    assert "JSONDecodeError" in evidence(record), said
     refused = [line for line in said.splitlines() if line.startswith("refused:")]
     assert len(refused) == 2, said
     assert "7" in refused[0] and "trainer" in refused[1]

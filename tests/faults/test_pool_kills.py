@@ -17,7 +17,7 @@ from simgrid_ml.record.store import RunStore
 from simgrid_ml.testing.leaks import traces
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import RunProcesses, host_processes, wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story
+from simgrid_ml.testing.runs import Runs, cause, evidence, log, story
 
 WAITS = """
     import os, sys, time
@@ -187,7 +187,7 @@ def test_nodes_that_cannot_start_fail_the_run_with_their_last_words(
     cluster = put_cluster(pooled, backend="broken")
     record = pooled.failed("print(1)", mpi=(2, 1), cluster=cluster)
     assert cause(record) == "the agents of node0, node1 ended before they had reported"
-    assert "boom: no agent today" in (record.error() or {})["evidence"], story(record)
+    assert "boom: no agent today" in evidence(record), story(record)
 
 
 def test_clean_spares_warm_nodes_and_finds_what_a_killed_pool_left(

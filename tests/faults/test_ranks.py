@@ -11,7 +11,7 @@ import pytest
 
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.testing.processes import wait_until
-from simgrid_ml.testing.runs import Runs, cause, log, story
+from simgrid_ml.testing.runs import Runs, cause, evidence, log, story
 
 BEGIN = """
     import os, signal, sys, time
@@ -31,10 +31,6 @@ def assert_kept(record: RunRecord, ranks: int = 4) -> None:
         path = record.artifact(f"outputs/before-{rank}.txt").path
         assert Path(path).read_text() == "written before"
         assert log(record, rank).startswith(f"hello from {rank}\n")
-
-
-def evidence(record: RunRecord) -> str:
-    return str((record.error() or {})["evidence"])
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2, 3])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from simgrid_ml import wire
-from simgrid_ml.record.run import RunRecord, RunState
+from simgrid_ml.record.run import RunState
 from simgrid_ml.spec.job import TorchDistributed
-from simgrid_ml.testing.runs import Runs, cause, log, story
+from simgrid_ml.testing.runs import Runs, cause, evidence, log, story
 
 TRAINS = """
     import os, signal
@@ -27,10 +27,6 @@ TRAINS = """
 
 TWO_BY_TWO = TorchDistributed(nodes=2, processes_per_node=2, backend="gloo")
 A_RANK_ON_EACH = TorchDistributed(nodes=2, backend="gloo")
-
-
-def evidence(record: RunRecord) -> str:
-    return str((record.error() or {}).get("evidence", ""))
 
 
 @pytest.mark.parametrize(
