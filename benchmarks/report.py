@@ -40,16 +40,18 @@ def _processor() -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """One line per result: measured, interval, target, verdict."""
+    """One line per result: measured, interval, how many values and how many of them on a noisy
+    host, target, verdict."""
     rows = [("", "median", "95 % interval", "n", "target", "verdict")]
     for result in results:
         interval = result.interval
+        noisy = result.context.get("values_on_a_noisy_host")
         rows.append(
             (
                 result.name,
                 f"{interval.median:.4g} {result.unit}",
                 f"{interval.low:.4g} … {interval.high:.4g}",
-                str(len(result.values)),
+                str(len(result.values)) + (f", {noisy} noisy" if noisy else ""),
                 str(result.target or ""),
                 result.verdict.value if result.verdict else "",
             )

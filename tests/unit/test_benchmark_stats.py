@@ -127,3 +127,12 @@ def test_a_result_keeps_its_raw_values() -> None:
     assert plain["values"] == [0.3, 0.1, 0.2]
     assert (plain["n"], plain["median"], plain["verdict"]) == (3, 0.2, "undecided")
     assert plain["context"] == {"nodes": 2}
+
+
+def test_the_table_says_how_many_values_a_noisy_host_gave() -> None:
+    quiet, noisy = (
+        Result("x", "s", [1.0, 2.0], context={"values_on_a_noisy_host": count}) for count in (0, 1)
+    )
+    first, second = table([quiet, noisy]).splitlines()[1:]
+    assert "noisy" not in first
+    assert second.split()[-3:] == ["2,", "1", "noisy"]
