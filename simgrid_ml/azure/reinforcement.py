@@ -31,7 +31,7 @@ class RLFramework:
         args, kwargs: ignored, as by the SDK.
 
     Raises:
-        UserErrorException: the version is not one of them.
+        UserErrorException: the version is not one of them, or the options are no list.
     """
 
     _name = ""
@@ -45,6 +45,10 @@ class RLFramework:
         **kwargs: Any,
     ) -> None:
         self.version = version or self.default_framework_version()
+        if isinstance(framework_arguments, str):
+            raise UserErrorException(
+                f"framework_arguments is a list of options, not the text {framework_arguments!r}"
+            )
         self.framework_arguments = framework_arguments
         if self.version not in self._versions:
             raise UserErrorException(

@@ -110,3 +110,8 @@ def test_what_of_the_workers_is_not_used_is_said(tmp_path: Path) -> None:
         )
     )
     assert "conda_dependencies_file, compute_target" in submission.warnings[1]
+
+
+def test_options_in_one_text_are_refused() -> None:
+    with pytest.raises(UserErrorException, match="framework_arguments is a list of options"):
+        Ray(framework_arguments="--log-color false")  # type: ignore[arg-type]
