@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -83,7 +84,9 @@ class MetricEvents:
             if not isinstance(value, (int, float)):
                 self._logger.debug("%s of %s is no number: %r", tag, self._record.id, value)
                 continue
-            at = int(step) if isinstance(step, (int, float)) else self._points[tag]
+            at = self._points[tag]
+            if isinstance(step, (int, float)) and math.isfinite(step):
+                at = int(step)
             self._file.scalar(tag, value, at, float(line.get("t") or 0.0))
             self._points[tag] += 1
 

@@ -72,6 +72,7 @@ def test_every_kind_of_metric_becomes_curves(cli: CommandLine, tmp_path: Path) -
     run.log("loss", 3.0)
     run.log("rate", 0.5, step=30)
     run.log("rate", 0.25, step=20)
+    run.log("rate", 0.125, step=float("nan"))
     run.log("note", "text")
     run.log_list("errors", [1, 2])
     run.log_row("test", accuracy=0.5, text="a")
@@ -81,7 +82,7 @@ def test_every_kind_of_metric_becomes_curves(cli: CommandLine, tmp_path: Path) -
     export_to_tensorboard(run, str(tmp_path / "export"))
     assert scalars(tmp_path / "export" / run.id) == [
         ("loss", 0, 4.0), ("loss", 1, 3.0),
-        ("rate", 30, 0.5), ("rate", 20, 0.25),
+        ("rate", 30, 0.5), ("rate", 20, 0.25), ("rate", 2, 0.125),
         ("errors", 0, 1.0), ("errors", 1, 2.0),
         ("test/accuracy", 0, 0.5), ("test/accuracy", 1, 0.75),
         ("matrix/a", 0, 1.0), ("matrix/a", 1, 2.0), ("matrix/b", 0, 3.0), ("matrix/b", 1, 4.0),
