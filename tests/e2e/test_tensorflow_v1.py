@@ -171,8 +171,8 @@ def replicated_steps(record: RunRecord, servers: int) -> int:
         assert int(local) > 0
         steps += int(local)
         losses += [(float(before), float(after))]
-    # The second worker may begin when the first has nearly finished.
-    assert 2 < losses[0][0] < 3
+    # One may begin when the other has nearly finished; who trains first has seen no training.
+    assert 2 < max(before for before, _ in losses) < 3
     assert max(after for _, after in losses) < 0.6
     names = {artifact.name for artifact in record.artifacts()}
     assert "outputs/MNIST/complete.txt" in names

@@ -25,8 +25,8 @@ WAITS = """
         time.sleep(0.02)
 """
 
-SOON_S = 2.0
-"""How soon nothing of a run may be left once its supervisor is gone."""
+SOON_S = 10.0
+"""When nothing of a run may be left once its supervisor is gone, on a host that has other work."""
 
 
 def kill(pid: int) -> None:
