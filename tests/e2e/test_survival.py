@@ -150,8 +150,8 @@ def test_a_killed_supervisor_takes_its_nodes_along_and_cancel_ends_the_run(
     record = workspace.submit(WAITS, mpi=(2, 2))
     until_up(record, 4)
     os.kill(RunProcesses(record).supervisor(), signal.SIGKILL)
-    wait_until(lambda: record.state is RunState.NOT_RESPONDING, "nobody holds the lock", 2)
-    wait_until(lambda: not RunProcesses(record).all(), "its processes are gone", 2)
+    wait_until(lambda: record.state is RunState.NOT_RESPONDING, "nobody holds the lock")
+    wait_until(lambda: not RunProcesses(record).all(), "its processes are gone")
     assert "up\n" in log(record, 3)
     record.request_cancel()
     assert record.state is RunState.CANCELED
