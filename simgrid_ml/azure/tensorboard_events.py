@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 import time
-from types import TracebackType
 
 __all__ = ["EventFile", "record"]
 
@@ -41,17 +40,6 @@ class EventFile:
 
     def _write(self, event: bytes) -> None:
         self._stream.write(record(event))
-
-    def __enter__(self) -> EventFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def record(content: bytes) -> bytes:

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from types import TracebackType
+from contextlib import closing
 from typing import Any
 
 from simgrid_ml.azure.errors import UserErrorException
@@ -49,7 +49,8 @@ def export_to_tensorboard(
     if recursive:
         runs += [child for run in runs for child in run.get_children(recursive=True)]
     for run in runs:
-        with MetricEvents(run._record, os.path.join(logsdir, run.id), logger or _log) as events:
+        folder = os.path.join(logsdir, run.id)
+        with closing(MetricEvents(run._record, folder, logger or _log)) as events:
             events.update()
 
 
@@ -92,17 +93,6 @@ class MetricEvents:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> MetricEvents:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _values(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 from simgrid_ml import wire
@@ -174,17 +173,6 @@ class Board:
         if self._mirror is not None:
             self._mirror.join()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def __enter__(self) -> Board:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def find_python(records: list[RunRecord], say: Callable[[str], None] = print) -> str:

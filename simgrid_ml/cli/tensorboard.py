@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import closing
 
 import click
 
@@ -43,7 +44,7 @@ def tensorboard(
         return 0
     from simgrid_ml.azure.tensorboard_server import Board
 
-    with Board(runs, port=port, metrics=True, say=_say) as board:
+    with closing(Board(runs, port=port, metrics=True, say=_say)) as board:
         click.echo(f"TensorBoard: {board.url}")
         _say("Ctrl-C ends it; the runs go on.")
         try:
@@ -63,6 +64,6 @@ def _export(records: Iterable[RunRecord], folder: str) -> None:
 
     for record in records:
         target = os.path.join(folder, record.id)
-        with MetricEvents(record, target) as events:
+        with closing(MetricEvents(record, target)) as events:
             events.update()
         click.echo(target)

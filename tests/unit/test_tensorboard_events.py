@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_record_is_as_torchs_summary_writer_writes_it() -> None:
     [(0.5, 0.5), (7, 7.0), (True, 1.0), (1e300, math.inf), (-(10**400), -math.inf)],
 )
 def test_a_value_is_kept_in_single_precision(tmp_path: Path, value: float, shown: float) -> None:
-    with EventFile(str(tmp_path / "events")) as events:
+    with closing(EventFile(str(tmp_path / "events"))) as events:
         events.scalar("loss", value, 300, 1.5)
     _, event = messages((tmp_path / "events").read_bytes())
     assert event[:9] == b"\x09" + struct.pack("<d", 1.5)
@@ -45,7 +46,7 @@ def test_a_value_is_kept_in_single_precision(tmp_path: Path, value: float, shown
 
 
 def test_a_step_may_be_negative_and_long(tmp_path: Path) -> None:
-    with EventFile(str(tmp_path / "events")) as events:
+    with closing(EventFile(str(tmp_path / "events"))) as events:
         events.scalar("x", 0.0, -1, 0.0)
     _, event = messages((tmp_path / "events").read_bytes())
     assert event[9:20] == b"\x10" + b"\xff" * 9 + b"\x01"
