@@ -17,7 +17,14 @@ from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.placement import Placement, Task
 from simgrid_ml.units import format_bytes
 
-__all__ = ["MemoryKills", "all_ended_well", "deserted_by_server", "first_cause", "oom_kills"]
+__all__ = [
+    "MemoryKills",
+    "all_ended_well",
+    "deserted_by_server",
+    "first_cause",
+    "has_launcher",
+    "oom_kills",
+]
 
 _ACCUSATION = re.compile(r"process rank (\d+) with PID")
 _FULL_BYTES = 2**23  # less than what ended ranks have given back, temporary files and all
@@ -101,7 +108,7 @@ def first_cause(
             how, end = _how(task.name, {line["event"]: line for line in lines})
             ends[how].append(end)
     started = sum(len(group) for group in ends.values())
-    if not _has_launcher(placement, logs):  # each is watched by itself: the others still run
+    if not has_launcher(placement, logs):  # each is watched by itself: the others still run
         ends["silent"] = [end for end in ends["silent"] if end.task in ended]
         ends["failed"] += ends.pop("told to end", [])  # by somebody else, as nobody of ours did
     if killed and all(end.time_s > killed[0].time_s for end in ends["failed"]):
@@ -114,7 +121,7 @@ def first_cause(
         return _lost_a_server(placement, min(left, key=_time).task, ends["failed"], logs)
     ends["failed"] = _causes_first(ends["failed"], logs)
     for how in ("failed", "silent", "well", "told to end"):
-        if how == "well" and not (ends["told to end"] and _has_launcher(placement, logs)):
+        if how == "well" and not (ends["told to end"] and has_launcher(placement, logs)):
             continue
         if ends[how]:
             first = ends[how][0] if how == "failed" else min(ends[how], key=_time)
@@ -301,7 +308,7 @@ def _lost_a_server(
     )
 
 
-def _has_launcher(placement: Placement, logs: Mapping[str, str]) -> bool:
+def has_launcher(placement: Placement, logs: Mapping[str, str]) -> bool:
     """Whether a program such as mpirun stands between, which ends tasks by itself."""
     return bool(logs.keys() - {task.name for task in placement.tasks})
 

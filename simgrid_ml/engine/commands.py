@@ -70,7 +70,7 @@ class Commands:
             for task in placement.tasks
         }
         self._serving = {task.name for task in placement.tasks if task.serves}
-        self._direct = {command.name for command in plan.commands} == set(self._reports)
+        self._direct = not causes.has_launcher(placement, logs)
         self._deserters: dict[str, float] = {}
         self._linger_s = _REPORTS_S if self._direct else LINGER_S
         self._waits = Waits(placement, endpoints, board, log)
@@ -190,7 +190,7 @@ class Commands:
             self._waits.look(alive)
             await asyncio.sleep(wait_s)
             wait_s = min(_LOOK_S, wait_s * 1.3)
-        if self._linger_s == LINGER_S:
+        if not self._direct:
             self._log("launcher-lingers", after_s=LINGER_S)
 
     def _look_for_deserters(self, running: list[str]) -> None:

@@ -214,7 +214,7 @@ class _Story:
         rank_files.lay_out(record, self.cluster, placement, head)
         launcher = plugins.launcher(job.distribution)
         plan = launcher(job, placement, rank_files.tools(record, head))
-        self.logs = rank_files.write_launch(
+        self.logs, endpoints = rank_files.write_launch(
             *(record, job, self.cluster, placement, plan, self.nodes, environment.python),
             attempt=self.attempt_number,
             hooks=environment.hooks,
@@ -224,7 +224,6 @@ class _Story:
                 name = dialect.launcher_log(self.cluster.era)
                 self.logs[command.name] = record.file(wire.ARTIFACTS, name)
         self.advance(RunState.RUNNING)
-        endpoints = record.document(wire.LAUNCH)["endpoints"]
         commands = self.commands = Commands(
             record, job, plan, placement, self.logs, endpoints, board, self.log
         )

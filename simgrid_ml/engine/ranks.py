@@ -144,8 +144,10 @@ def write_launch(
     python: str,
     attempt: int = 1,
     hooks: Collection[str] = (),
-) -> dict[str, str]:
-    """Write what every task runs; returns the path of each task's log.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Write what every task runs.
+
+    Returns the path of each task's log, and ``address:port`` of those that are to listen.
 
     Args:
         attempt: how often the job has begun.
@@ -216,7 +218,7 @@ def write_launch(
         "world_size": placement.world_size,
     }
     write_json(record.file(wire.LAUNCH), document)
-    return {name: file.log for name, file in tasks.items()}
+    return {name: file.log for name, file in tasks.items()}, listening
 
 
 def _identity(record: RunRecord) -> dialect.Identity:
