@@ -148,6 +148,8 @@ REPLICATED = """
             local_step, before, sess.run(loss, feed_dict=validation)))
         if not is_chief:
             open(os.path.join(data_root, "worker-%d-is-done" % task_index), "w").close()
+        if is_chief and FLAGS.sync_replicas:
+            sess.run(sync_init_op)  # tokens for those whose last ones this worker has taken
         while is_chief and len(tf.gfile.Glob(data_root + "/*-is-done")) < num_workers - 1:
             time.sleep(0.1)  # the others' last steps need the queues that run here
 
