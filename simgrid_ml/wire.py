@@ -27,6 +27,9 @@ ATTRIBUTES = "attributes"  # tags, properties, name: one journal per writer
 TASKS = "tasks"  # what each task reported: one journal per task
 VERDICTS = "verdicts.json"
 FIDELITY = "fidelity.json"  # what was measured of links, host and nodes, before and during
+GPUS = "gpus.json"  # what is behind the nodes' GPUs, and why
+GPU_LEDGERS = "gpus"  # a file per node: its GPUs, and who uses how much of them
+GPU_MEMORY = "gpu-memory.jsonl"  # bytes taken of every GPU, over time
 TMP = "tmp"  # TMPDIR of everything in the run
 NODES = "nodes"  # in TMP: every node's address and name, for the client that stands in for ssh
 PYTHONPATH = "python"  # links to this package and to the azureml stand-in
@@ -51,6 +54,9 @@ RUN_DIR_VARIABLE = "SIMGRID_ML_RUN_DIR"
 NODE_VARIABLE = "SIMGRID_ML_NODE"
 TASK_VARIABLE = "SIMGRID_ML_TASK"
 HOOKS_VARIABLE = "SIMGRID_ML_HOOKS"  # what of old releases is restored: names, comma separated
+GPU_LEDGER_VARIABLE = "SIMGRID_ML_GPU_LEDGER"  # path of the node's ledger
+RANK_VARIABLE = "SIMGRID_ML_RANK"  # of a task on a node with GPUs, whatever its launcher calls it
+LOCAL_RANK_VARIABLE = "SIMGRID_ML_LOCAL_RANK"
 
 # -- labels and processes ------------------------------------------------------------------
 LABEL = "simgrid-ml"

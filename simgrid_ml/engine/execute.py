@@ -29,6 +29,7 @@ from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
+from simgrid_ml.engine.gpus import LiveGpus
 from simgrid_ml.engine.links import LiveLinks
 from simgrid_ml.engine.nccl import served_by_gloo
 from simgrid_ml.environments.build import BuiltEnvironment, hold, read_by_nodes
@@ -39,6 +40,7 @@ from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.capacity import Capacity, size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.gpu_plan import plan_gpus
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement, place
 from simgrid_ml.spec.value import from_plain
@@ -104,6 +106,7 @@ class _Story:
         self.placement: Placement | None = None
         self.image: NodeImage | None = None
         self.nodes: dict[str, NodeInfo] = {}
+        self.gpus = LiveGpus(record, None, self.log)
         self.logs: dict[str, str] = {}
         self.commands: Commands | None = None
         self.events = Journal(record.file(wire.EVENTS))
@@ -170,6 +173,8 @@ class _Story:
                 given = await self.unless_cancelled(nodes)
                 placed = place(job, cluster, host, given.nodes)
                 placement = self.placement = replace(placed, cpus=cores)
+                plan = plan_gpus(cluster, given.nodes, host.gpus, memory_bytes=host.memory_bytes)
+                self.gpus = LiveGpus(record, plan, self.log)
                 await given.unless_lost(
                     self.on_nodes(board, given, placement, capacity, environment)
                 )
@@ -217,7 +222,7 @@ class _Story:
         self.logs, endpoints = rank_files.write_launch(
             *(record, job, self.cluster, placement, plan, self.nodes, environment.python),
             attempt=self.attempt_number,
-            hooks=environment.hooks,
+            hooks=(*environment.hooks, *self.gpus.hooks),
         )
         for command in plan.commands:
             if command.log is not None:
@@ -228,7 +233,7 @@ class _Story:
             record, job, plan, placement, self.logs, endpoints, board, self.log
         )
         with self.time_limit():
-            async with fidelity.sampling():
+            async with fidelity.sampling(), self.gpus.sampling():
                 await self.unless_cancelled(commands.run())
 
     async def hellos(
@@ -429,6 +434,7 @@ class _Story:
 
     def environment_on(self, node: str, environment: BuiltEnvironment) -> dict[str, str]:
         made = rank_files.node_environment(self.record, self.nodes[node], environment.bin)
+        made.update(self.gpus.variables(node))
         return images.environment_in(self.image, made, self.record.file(wire.TMP))
 
     def advance(self, state: RunState, **said: Any) -> None:

@@ -12,6 +12,7 @@ __all__ = ["served_by_gloo"]
 
 _HOOK = "torch_gloo"
 _REASON = "NCCL needs GPUs and the nodes have none; tensors are the CPU's"
+_VIRTUAL = "NCCL needs real GPUs and those of the nodes live in host memory"
 
 
 def served_by_gloo(
@@ -27,6 +28,10 @@ def served_by_gloo(
     distribution = job.distribution
     if not isinstance(distribution, TorchDistributed) or distribution.backend != "nccl":
         return built
+    if cluster.gpus_per_node:
+        # What stands in for CUDA carries it; that is not the place to look for real GPUs again.
+        nccl = Substitution("NCCL", "Gloo", _VIRTUAL)
+        return built._replace(substitutions=(*built.substitutions, nccl))
     built = built._replace(hooks=(*built.hooks, _HOOK))
     if host_has_gpu is None:
         host_has_gpu = Host.here().has_gpu

@@ -201,6 +201,8 @@ def write_launch(
             variables={
                 **environment,
                 wire.TASK_VARIABLE: task.name,
+                wire.RANK_VARIABLE: str(task.rank),
+                wire.LOCAL_RANK_VARIABLE: str(task.local_rank),
                 "AZUREML_OUTPUT_DIRECTORY": os.path.join(work, wire.OUTPUTS),
                 **dialect.task_variables(job, cluster, placement, task),
                 **rendezvous.variables(

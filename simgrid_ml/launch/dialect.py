@@ -265,8 +265,8 @@ def _batch(
         "AZ_BATCHAI_JOB_TEMP": root,
         "AZ_BATCHAI_JOB_TEMP_DIR": f"{_BATCH_ROOT}/jobs/",
         "AZ_BATCHAI_MOUNT_ROOT": f"{_BATCH_ROOT}/mounts",
-        "AZ_BATCHAI_NUM_GPUS": "0",
-        "AZ_BATCHAI_NUM_GPUS_PER_NODE": "0",
+        "AZ_BATCHAI_NUM_GPUS": str(cluster.gpus_per_node * len(hosts)),
+        "AZ_BATCHAI_NUM_GPUS_PER_NODE": str(cluster.gpus_per_node),
         "AZ_BATCHAI_ROOT": _BATCH_ROOT,
         "AZ_BATCHAI_SHARED_JOB_TEMP": f"{root}/shared",
     }
@@ -282,7 +282,7 @@ def _common_runtime(identity: Identity, cluster: ClusterSpec, attempt: int) -> d
     compute = {
         "cluster_name": cluster.name,
         "vm_size": cluster.vm_size,
-        "gpu_count": 0,
+        "gpu_count": cluster.gpus_per_node,
         "vm_priority": cluster.vm_priority,
         "run_attempt_count": attempt,
     }

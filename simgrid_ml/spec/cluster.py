@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from simgrid_ml.errors import NotFoundError
+from simgrid_ml.spec.gpus import GpuSharing, NcclChoice
 from simgrid_ml.spec.links import Links
 from simgrid_ml.spec.value import Value, from_plain
+from simgrid_ml.spec.vm_sizes import find_vm_size
 
 __all__ = [
     "HOST_SIZE",
@@ -72,6 +74,8 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
         scale: nodes get this share of their VM size; None: as much as the host has for all of them.
         links: the network between the nodes; None: as the backend and the VM size have it.
         backend: an entry point of the group ``simgrid_ml.backends``.
+        gpu_sharing: what may be behind the GPUs of the VM size.
+        nccl: who carries collectives that a job gives to NCCL.
         preemptions: when nodes are taken away; of low-priority clusters alone.
     """
 
@@ -84,6 +88,8 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
     max_nodes: Annotated[int, Meta(ge=1)] = 4
     idle_seconds_before_scaledown: Count = 1800
     backend: str = "process"
+    gpu_sharing: GpuSharing = GpuSharing.AUTO
+    nccl: NcclChoice = NcclChoice.AUTO
     era: Era = Era.E2
     working_directory: WorkingDirectory | None = None
     preemptions: tuple[Preemption, ...] = ()
@@ -95,6 +101,12 @@ class ClusterSpec(Value, frozen=True, kw_only=True):
             raise ValueError("max_nodes must be at least 1 and at least min_nodes")
         if self.preemptions and self.vm_priority.lower() != "lowpriority":
             raise ValueError("preemptions need vm_priority lowpriority: dedicated nodes stay")
+
+    @property
+    def gpus_per_node(self) -> int:
+        """The VM size's, unless the cluster is to have none; unknown sizes have none."""
+        size = find_vm_size(self.vm_size)
+        return 0 if size is None or self.gpu_sharing is GpuSharing.NONE else size.gpus
 
     @property
     def effective_working_directory(self) -> WorkingDirectory:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from simgrid_ml.errors import PlacementError
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.gpus import HostGpus
 from simgrid_ml.spec.job import JobSpec, ParameterServer, RayCluster
 
 __all__ = ["HostInventory", "Placement", "Task", "place"]
@@ -30,6 +31,7 @@ class HostInventory:
         limits: why something is missing, one sentence each.
         enforces_sizes: whether the backend can hold nodes to a share of cores and memory.
         max_nodes: how many nodes a run can have there; None: as many as you like.
+        gpus: those of the host.
     """
 
     cpus: int
@@ -38,6 +40,7 @@ class HostInventory:
     limits: tuple[str, ...] = ()
     enforces_sizes: bool = False
     max_nodes: int | None = None
+    gpus: HostGpus = field(default_factory=HostGpus)
 
 
 @dataclass(frozen=True)

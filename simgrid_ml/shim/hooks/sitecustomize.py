@@ -16,6 +16,8 @@ _ABOUT = {
         *("horovod.keras.callbacks", "horovod.tensorflow.keras.callbacks"),
     ),
     "torch_gloo": ("torch.distributed.distributed_c10d",),
+    "virtual_cuda": ("torch", "horovod.torch.mpi_ops"),
+    "virtual_tensorflow": ("tensorflow.python.eager.context",),
 }
 
 
