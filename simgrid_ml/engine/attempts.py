@@ -18,7 +18,10 @@ __all__ = ["MAX_ATTEMPTS", "put_aside"]
 
 MAX_ATTEMPTS = 10
 
-_OURS = (wire.PLACEMENT, wire.LAUNCH, wire.LAUNCH_TASKS, wire.TASKS, wire.FIDELITY)
+_OURS = (
+    *(wire.PLACEMENT, wire.LAUNCH, wire.LAUNCH_TASKS, wire.TASKS, wire.FIDELITY),
+    *(wire.GPUS, wire.GPU_LEDGERS, wire.GPU_MEMORY),
+)
 
 
 def put_aside(record: RunRecord, attempt: int) -> None:

@@ -21,6 +21,7 @@ from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.checks import fidelity as fidelity_check
+from simgrid_ml.checks import gpus as gpus_check
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
 from simgrid_ml.engine import attempts, collect, images, plugins
@@ -29,6 +30,7 @@ from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
+from simgrid_ml.engine.gpu_checking import check_gpus
 from simgrid_ml.engine.gpus import LiveGpus
 from simgrid_ml.engine.links import LiveLinks
 from simgrid_ml.engine.nccl import served_by_gloo
@@ -41,6 +43,7 @@ from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.capacity import Capacity, size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.gpu_plan import plan_gpus
+from simgrid_ml.spec.gpus import HostGpus
 from simgrid_ml.spec.job import JobSpec
 from simgrid_ml.spec.placement import Placement, place
 from simgrid_ml.spec.value import from_plain
@@ -107,6 +110,7 @@ class _Story:
         self.image: NodeImage | None = None
         self.nodes: dict[str, NodeInfo] = {}
         self.gpus = LiveGpus(record, None, self.log)
+        self.host_gpus = HostGpus()
         self.logs: dict[str, str] = {}
         self.commands: Commands | None = None
         self.events = Journal(record.file(wire.EVENTS))
@@ -144,6 +148,7 @@ class _Story:
         """From nothing to commands that have ended, on nodes that are its own meanwhile."""
         record, job, cluster = self.record, self.job, self.cluster
         host = self.backend.inventory()
+        self.host_gpus = host.gpus
         placement = place(job, cluster, host)
         nodes_at_once = cluster.max_nodes if is_pooled(record) else len(placement.nodes)
         capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
@@ -201,6 +206,9 @@ class _Story:
         self.tell_of_nodes(placement, capacity, links.to_json())
         fidelity = Fidelity(record, placement, self.nodes, links.wires, self.log)
         try:
+            await self.unless_cancelled(
+                check_gpus(board, record, self.gpus.plan, self.host_gpus, self.nodes, self.log)
+            )
             await self.unless_cancelled(fidelity.probe(board))
             await self.launch(board, placement, environment, fidelity)
         except NodeError as lost:
@@ -364,7 +372,11 @@ class _Story:
                 if not cancelled:
                     run_checks(
                         self.record,
-                        {"ranks": ranks_check.check, "fidelity": fidelity_check.check},
+                        {
+                            "ranks": ranks_check.check,
+                            "gpus": gpus_check.check,
+                            "fidelity": fidelity_check.check,
+                        },
                     )
             self.record.seal()
         except OSError as late:

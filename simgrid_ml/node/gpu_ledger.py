@@ -67,7 +67,7 @@ class Gpu(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A living process that uses GPUs; the sequences have an entry per GPU of the node.
+    """A process that uses GPUs; the sequences have an entry per GPU of the node.
 
     Attributes:
         pid: in the node's own PID namespace.
@@ -182,7 +182,7 @@ class Ledger:
         """
         # An open file of its own: neither what is mapped nor a child's copy then holds the lock.
         self._lock = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        for row in range(MAX_PROCESSES):
+        for row in self._rows_to_claim():
             if self._locked(self._lock, _SET_LOCK, row) is None:
                 continue
             self._row = row
@@ -201,6 +201,11 @@ class Ledger:
         os.close(self._lock)
         self._lock = -1
         raise OSError(f"{MAX_PROCESSES} processes of this node use its GPUs already")
+
+    def _rows_to_claim(self) -> Iterator[int]:
+        """Those that nobody has had, then those of the last that ended: ranks come first."""
+        yield from (row for row in range(MAX_PROCESSES) if not self._pid(row))
+        yield from reversed(range(MAX_PROCESSES))
 
     def put(self, gpu: int, taken: int) -> None:
         """This process now has ``taken`` bytes on the node's GPU number ``gpu``."""
@@ -237,13 +242,18 @@ class Ledger:
         return total
 
     # -- for everybody ---------------------------------------------------------------------
-    def rows(self) -> Iterator[Row]:
-        """All living processes that have a row."""
+    def rows(self, *, ended: bool = False) -> Iterator[Row]:
+        """All living processes that have a row.
+
+        Args:
+            ended: also those that have ended, however they did, with what they had last. The row
+                of one is lost when more than ``MAX_PROCESSES`` have used the node's GPUs.
+        """
         count = len(self.gpus)
         for row in range(self._highest()):
             at = _ROWS_AT + row * _ROW_SIZE
             pid, rank, local, collective, visible, used, _, *rest = _ROW.unpack_from(self._map, at)
-            if pid and self._lives(row):
+            if pid and (ended or self._lives(row)):
                 yield Row(
                     *(pid, rank, local, collective - 1 if collective else None),
                     tuple(gpu for gpu in range(count) if visible >> gpu & 1),
@@ -283,6 +293,10 @@ class Ledger:
     def _highest(self) -> int:
         highest: int = struct.unpack_from("<I", self._map, _HIGHEST)[0]
         return min(highest, MAX_PROCESSES)
+
+    def _pid(self, row: int) -> int:
+        pid: int = struct.unpack_from("<q", self._map, _ROWS_AT + row * _ROW_SIZE)[0]
+        return pid
 
     def _lives(self, row: int) -> bool:
         if row == self._row:
