@@ -7,6 +7,7 @@ A virtual node always has the GPUs of its VM size. What is behind each is anothe
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -15,8 +16,11 @@ from typing import Any
 from simgrid_ml.errors import SpecError
 
 __all__ = [
+    "CONTEXT_BYTES",
     "GPU_MODELS",
+    "RESERVE_BYTES",
     "Backing",
+    "Frameworks",
     "GpuModel",
     "GpuPlan",
     "GpuShare",
@@ -30,6 +34,12 @@ __all__ = [
 ]
 
 _MIB = 2**20
+
+RESERVE_BYTES = 1024 * _MIB
+"""What slices of a real GPU leave free of it, for the driver and for whoever else is there."""
+CONTEXT_BYTES = 600 * _MIB
+"""What a process needs of a real GPU besides what its framework's allocator counts: the context,
+workspaces of cuDNN and cuBLAS, buffers of NCCL. 300 to 500 MiB are usual for the context alone."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +181,10 @@ class HostGpus:
         driver: the driver's version; "" without one.
         cuda: the newest CUDA that the driver serves.
         mps_directory: of a running Multi-Process Service that this user may use; None: none.
+        why_no_mps: why there is none, where somebody may expect one.
         mps_cgroups: whether it can be limited by control group.
-        cdi: devices by CDI are known to the container engine.
+        why_no_cgroups: why it cannot.
+        cdi: UUIDs that specifications of the Container Device Interface name.
         runtime: the container engine has NVIDIA's runtime.
         why_none: why there are none, or why some cannot be used.
     """
@@ -181,10 +193,49 @@ class HostGpus:
     driver: str = ""
     cuda: str = ""
     mps_directory: str | None = None
+    why_no_mps: str = ""
     mps_cgroups: bool = False
-    cdi: bool = False
+    why_no_cgroups: str = ""
+    cdi: tuple[str, ...] = ()
     runtime: bool = False
     why_none: str = ""
+
+
+@dataclass(frozen=True)
+class Frameworks:
+    """What of an environment decides how it uses real GPUs.
+
+    Attributes:
+        torch, nccl: versions; None: not there, or not known.
+        why_no_cuda: why it cannot use any; "": it may.
+    """
+
+    torch: tuple[int, ...] | None = None
+    nccl: tuple[int, ...] | None = None
+    why_no_cuda: str = ""
+
+    @classmethod
+    def of(cls, packages: Mapping[str, str]) -> Frameworks:
+        """Those among the packages of an environment, by name and version.
+
+        >>> Frameworks.of({"torch": "2.13.0+cpu"}).why_no_cuda
+        'torch 2.13.0+cpu is a build for the CPU'
+        >>> Frameworks.of({"torch": "2.13.0", "nvidia-nccl-cu13": "2.29.7"}).nccl
+        (2, 29, 7)
+        """
+        torch = packages.get("torch", "")
+        nccl = next((packages[n] for n in packages if n.startswith("nvidia-nccl-")), "")
+        why = ""
+        if torch.endswith("+cpu"):
+            why = f"torch {torch} is a build for the CPU"
+        elif "tensorflow-cpu" in packages and not torch:
+            why = f"tensorflow-cpu {packages['tensorflow-cpu']} is a build for the CPU"
+        return cls(_numbers(torch), _numbers(nccl), why)
+
+
+def _numbers(version: str) -> tuple[int, ...] | None:
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return None if found is None else tuple(map(int, found[0].split(".")))
 
 
 @dataclass(frozen=True)
@@ -193,10 +244,16 @@ class GpuShare:
 
     Attributes:
         device: UUID of the GPU or MIG instance; None: host memory.
-        memory_bytes: what the virtual GPU shows, and may take.
+        memory_bytes: what the virtual GPU shows, and may take, all its processes together.
         sms: what it shows.
         capability: of what computes: the model's on host memory, else the real GPU's.
         exclusive: nobody else may have the device meanwhile.
+        gpu: UUID of the GPU that the device is, or is an instance of; None: host memory.
+        device_bytes: memory of the device; 0: host memory.
+        process_bytes: what the allocator of each of its processes may take: its part of
+            ``memory_bytes`` without what a process needs besides; all of the device where nothing
+            is to be limited.
+        percent: of the device's SMs, as the Multi-Process Service limits it; None: no limit.
     """
 
     device: str | None
@@ -204,15 +261,34 @@ class GpuShare:
     sms: int
     capability: tuple[int, int]
     exclusive: bool = False
+    gpu: str | None = None
+    device_bytes: int = 0
+    process_bytes: int = 0
+    percent: int | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Of the device's memory, what one process may take, as frameworks want to be told it."""
+        return min(1.0, self.process_bytes / self.device_bytes) if self.device_bytes else 1.0
 
 
 @dataclass(frozen=True)
 class NodeGpus:
-    """The virtual GPUs of one node, in the order of their ordinals; ``ids`` are their UUIDs."""
+    """The virtual GPUs of one node.
+
+    Attributes:
+        ids: their UUIDs, in the order of their ordinals.
+        shares: what is behind each.
+        per_rank: a process sees one device at a time: the node has one device twice, or instances
+            of MIG, of which CUDA shows the first alone.
+        variables: for every process on the node, besides which devices it sees.
+    """
 
     node: str
     ids: tuple[str, ...]
     shares: tuple[GpuShare, ...]
+    per_rank: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,6 +304,7 @@ class GpuPlan:
         advisory: what only holds for well-behaved scripts.
         collectives: what carries NCCL's collectives: ``"nccl"`` or ``"gloo"``.
         collectives_reason: why.
+        host_identity: each rank needs a ``NCCL_HOSTID`` of its own, or NCCL refuses.
         variables: for every process on the nodes.
         notes: what the user should know besides.
     """
@@ -240,6 +317,7 @@ class GpuPlan:
     advisory: tuple[str, ...] = ()
     collectives: str = "gloo"
     collectives_reason: str = ""
+    host_identity: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
