@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from simgrid_ml import wire
+from simgrid_ml.engine.gpu_backing import CAPS, backing_variables, has_slices
 from simgrid_ml.node.gpu_ledger import Gpu, Ledger, create
 from simgrid_ml.record.journal import Journal, write_json
 from simgrid_ml.record.run import RunRecord
@@ -68,14 +69,18 @@ class LiveGpus:
     @property
     def hooks(self) -> tuple[str, ...]:
         """What the ranks' interpreters need, see ``shim/hooks``."""
-        emulated = self.plan is not None and self.plan.backing is Backing.HOST_MEMORY
-        return HOOKS if emulated else ()
+        if self.plan is None:
+            return ()
+        if self.plan.backing is Backing.HOST_MEMORY:
+            return HOOKS
+        return (CAPS,) if has_slices(self.plan) else ()
 
     def variables(self, node: str) -> dict[str, str]:
         """What every process on ``node`` needs in its environment."""
         if self.plan is None:
             return {}
-        return {**self.plan.variables, wire.GPU_LEDGER_VARIABLE: self._ledger(node)}
+        behind = backing_variables(self.plan, self.plan.on(node))
+        return {**behind, **self.plan.variables, wire.GPU_LEDGER_VARIABLE: self._ledger(node)}
 
     @contextlib.asynccontextmanager
     async def sampling(self) -> AsyncIterator[None]:
