@@ -56,7 +56,8 @@ class Device:
         allocated, peak: by this process, now and at most.
         reserved, peak_reserved: taken from the GPU for that, in whole segments.
         fraction: share of the GPU that this process may take.
-        allocations, failures: how many there were.
+        taken: by this process since its start, given back or not.
+        allocations, frees, failures: how many there were.
     """
 
     def __init__(self, index: int, number: int, gpu: Gpu, ledger: Ledger) -> None:
@@ -71,7 +72,7 @@ class Device:
         self._allocated = 0
         self.peak = self.reserved = self.peak_reserved = 0
         self.fraction = 1.0
-        self.allocations = self.failures = 0
+        self.taken = self.allocations = self.frees = self.failures = 0
 
     @property
     def allocated(self) -> int:
@@ -81,6 +82,7 @@ class Device:
     def _settled(self) -> int:
         while self._given:
             self._allocated -= self._given.popleft()
+            self.frees += 1
         return self._allocated
 
     def take(self, size: int) -> int:
@@ -95,6 +97,7 @@ class Device:
             if after > self.reserved:
                 self._grow(after, size)
             self._allocated = after
+            self.taken += size
             self.allocations += 1
             if after > self.peak:
                 self.peak = after
@@ -156,14 +159,25 @@ class Devices(List[Device]):
 
     def __init__(self, path: Optional[str] = None, visible: Optional[str] = None) -> None:
         self.ledger = Ledger(path or os.environ[wire.GPU_LEDGER_VARIABLE])
-        if visible is None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        super().__init__()
+        self._given = visible
+        self._claimed = False
+        self._see(self._wanted())
+
+    def _wanted(self) -> Optional[str]:
+        return os.environ.get("CUDA_VISIBLE_DEVICES") if self._given is None else self._given
+
+    def _see(self, visible: Optional[str]) -> None:
+        self._visible = visible
         gpus = self.ledger.gpus
         numbers = visible_gpus(visible, [gpu.uuid for gpu in gpus])
-        super().__init__(
-            Device(index, number, gpus[number], self.ledger) for index, number in enumerate(numbers)
-        )
-        self._claimed = False
+        self[:] = [Device(i, number, gpus[number], self.ledger) for i, number in enumerate(numbers)]
+
+    def look_again(self) -> None:
+        """As the environment says by now: a script may hide GPUs as long as it has used none."""
+        visible = self._wanted()
+        if not self._claimed and visible != self._visible:
+            self._see(visible)
 
     def attach(self) -> None:
         """Be known on the node as a process that uses GPUs, from here to the process's end."""
