@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from simgrid_ml.cli.console import Screen, print_text
-from simgrid_ml.cli.demo_drivers import SOURCE, TAIL, Workload, workload
+from simgrid_ml.cli.demo_drivers import SIZE, SOURCE, TAIL, Workload, workload
 from simgrid_ml.cli.demo_summary import summarise
 from simgrid_ml.cli.python import SHIM
 from simgrid_ml.cli.watch import watch
@@ -44,7 +44,15 @@ __all__ = ["demo", "has_compiled_horovod"]
     help="How it is trained: Horovod over Open MPI, or TensorFlow's parameter server.",
 )
 @click.option("-n", "--nodes", type=click.IntRange(1), default=2, show_default=True)
-@click.option("-p", "--processes-per-node", type=click.IntRange(1), help="Of an MPI job  [2]")
+@click.option(
+    "-p",
+    "--processes-per-node",
+    type=click.IntRange(1),
+    help="Of an MPI job  [one for each GPU of a node, or 2]",
+)
+@click.option(
+    "--vm-size", metavar="SIZE", default=SIZE, show_default=True, help="What a node has: GPUs, too."
+)
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--backend", default="process", show_default=True, help="Where the nodes live.")
 @click.option(
@@ -64,6 +72,7 @@ def demo(
     distribution: str,
     nodes: int,
     processes_per_node: int | None,
+    vm_size: str,
     epochs: int,
     backend: str,
     era: str,
@@ -74,9 +83,17 @@ def demo(
     Builds the environment of PyTorch or TensorFlow, with Horovod (minutes the first time, nothing
     after that), submits an estimator, trains on handwritten digits, and shows what a run leaves:
     stages, metrics, logs of every task, artifacts, verdicts.
+
+    \b
+    simgrid-ml demo --vm-size STANDARD_NC12    # two virtual GPUs a node, on any host
     """
     job = workload(
-        framework, distribution, nodes=nodes, processes_per_node=processes_per_node, epochs=epochs
+        framework,
+        distribution,
+        nodes=nodes,
+        processes_per_node=processes_per_node,
+        epochs=epochs,
+        vm_size=vm_size,
     )
     name = os.path.basename(SOURCE)
     shown = job.driver(name, backend=backend, era=era)

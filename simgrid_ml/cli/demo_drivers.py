@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import simgrid_ml
 from simgrid_ml.errors import UsageError
+from simgrid_ml.spec.gpus import gpu_model
+from simgrid_ml.spec.vm_sizes import VmSize
+from simgrid_ml.spec.vm_sizes import vm_size as find_size
 
 __all__ = ["SCRIPTS", "SOURCE", "TAIL", "Workload", "workload"]
 
 SOURCE = os.path.join(os.path.dirname(simgrid_ml.__file__), "workloads", "digits")
 """The folder of the training scripts."""
 CLUSTER = "demo"
+SIZE = "STANDARD_D2_V2"
 EXPERIMENT = "digits"
 
 DRIVER = """\
@@ -34,7 +38,7 @@ estimator = {estimator}(
     compute_target=cluster,
     node_count={nodes},
     distributed_training={distribution},
-    framework_version="{framework_version}",
+    framework_version="{framework_version}",{use_gpu}
     conda_packages=["scikit-learn"],
 )
 run = Experiment(workspace, "{experiment}").submit(estimator)
@@ -68,6 +72,7 @@ class Workload:
     Attributes:
         entry_script: in ``SOURCE``.
         processes_per_node: of an MPI job; None: one parameter server, and a worker per node.
+        vm_size: of the nodes, as it was typed.
     """
 
     framework: Framework
@@ -75,10 +80,18 @@ class Workload:
     nodes: int
     processes_per_node: int | None
     epochs: int
+    vm_size: str = SIZE
+
+    @property
+    def size(self) -> VmSize:
+        """What a node has."""
+        return find_size(self.vm_size)
 
     def describe(self) -> str:
         """Its size in words."""
         nodes = f"{self.nodes} virtual node{'s' * (self.nodes > 1)}"
+        if self.size.gpu_model is not None:
+            nodes += f" of {self.size.gpus} {gpu_model(self.size.gpu_model).name}"
         if self.processes_per_node is None:
             return f"{nodes}, 1 parameter server, {self.nodes} worker{'s' * (self.nodes > 1)}"
         each = self.processes_per_node
@@ -93,7 +106,7 @@ class Workload:
             source: the folder of the training scripts, as the driver is to name it.
         """
         cluster = [
-            'vm_size="STANDARD_D2_V2"',
+            f'vm_size="{self.vm_size}"',
             f"max_nodes={self.nodes}",
             "idle_seconds_before_scaledown=60",
         ]
@@ -122,6 +135,7 @@ class Workload:
             framework_version=self.framework.version,
             nodes=self.nodes,
             source=json.dumps(source),
+            use_gpu="\n    use_gpu=True," if self.size.gpus else "",
         )
 
 
@@ -137,15 +151,23 @@ SCRIPTS = {
 
 
 def workload(
-    framework: str, distribution: str, *, nodes: int, processes_per_node: int | None, epochs: int
+    framework: str,
+    distribution: str,
+    *,
+    nodes: int,
+    processes_per_node: int | None,
+    epochs: int,
+    vm_size: str = SIZE,
 ) -> Workload:
     """The job that is asked for.
 
     Args:
-        processes_per_node: None: two, where it means anything.
+        processes_per_node: None: one for each GPU of a node, or two where it has none; of an MPI
+            job alone.
 
     Raises:
         UsageError: there is none of the kind.
+        SpecError: there is no such VM size.
     """
     if (framework, distribution) not in SCRIPTS:
         raise UsageError(
@@ -157,5 +179,6 @@ def workload(
             "a parameter-server job has one worker for each node, not processes per node",
             remedy="leave out --processes-per-node",
         )
-    each = None if distribution == "ps" else processes_per_node or 2
-    return Workload(*SCRIPTS[framework, distribution], nodes, each, epochs)
+    gpus = find_size(vm_size).gpus
+    each = None if distribution == "ps" else processes_per_node or gpus or 2
+    return Workload(*SCRIPTS[framework, distribution], nodes, each, epochs, vm_size)

@@ -124,6 +124,15 @@ def test_forgetting_to_choose_a_gpu_fails(run: RunRecord) -> None:
     assert "set_device(local_rank)" in found.message
 
 
+def test_ranks_may_share_a_gpu_where_none_is_idle(run: RunRecord) -> None:
+    used(run, 0, 3)
+    used(run, 1, 4)
+    used(run, -1, 0, 1, node=0, local_rank=-1)  # a program that somebody started has the other
+    found = judged(run)["gpus.used"]
+    assert found.verdict is Verdict.PASS
+    assert found.message == "2 ranks of 4, some on one GPU, as none was idle"
+
+
 def test_what_is_computed_on_decides_and_not_what_was_touched(run: RunRecord) -> None:
     used(run, 0, 3)
     used(run, 1, 4, 1, collective=1)

@@ -50,6 +50,7 @@ def test_a_copy_holds_a_driver_and_the_scripts_it_names(
             "one worker for each node",
         ),
         (["--framework", "chainer"], "Invalid value for '--framework'"),
+        (["--vm-size", "STANDARD_NC13"], "Standard_NC12"),
     ],
 )
 def test_the_demo_refuses_jobs_that_there_are_not(
@@ -70,3 +71,29 @@ def test_the_demo_refuses_jobs_that_there_are_not(
 def test_the_size_of_a_demo_is_said_in_words(distribution: str, nodes: int, size: str) -> None:
     job = workload("tensorflow", distribution, nodes=nodes, processes_per_node=None, epochs=1)
     assert job.describe() == size
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "each", "gpus"),
+    [
+        ([], "STANDARD_D2_V2", 2, False),
+        (["--vm-size", "Standard_NC6"], "Standard_NC6", 1, True),
+        (["--vm-size", "STANDARD_NC24"], "STANDARD_NC24", 4, True),
+        (["--vm-size", "STANDARD_NC24", "-p", "2"], "STANDARD_NC24", 2, True),
+    ],
+)
+def test_nodes_with_gpus_get_a_process_for_each(
+    cli: CommandLine, words: list[str], size: str, each: int, gpus: bool
+) -> None:
+    assert cli("demo", *words, "--copy-to", "my demo").code == 0
+    driver = Path("my demo/driver.py").read_text()
+    assert f'vm_size="{size}",' in driver
+    assert f"process_count_per_node={each})" in driver
+    assert ("    use_gpu=True,\n" in driver) == gpus
+
+
+def test_the_gpus_of_a_demo_are_said_in_words() -> None:
+    job = workload(
+        "pytorch", "mpi", nodes=2, processes_per_node=None, epochs=1, vm_size="Standard_NC12"
+    )
+    assert job.describe() == "2 virtual nodes of 2 Tesla K80 x 2 processes"

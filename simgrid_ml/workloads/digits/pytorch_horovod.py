@@ -40,13 +40,14 @@ def average(value, name):
     return hvd.allreduce(torch.tensor(float(value)), name=name).item()
 
 
-def evaluate(model, data):
+def evaluate(model, data, device):
     """Mean loss and accuracy on ``data``, each rank computing its share."""
     model.eval()
     share = torch.utils.data.Subset(data, range(hvd.rank(), len(data), hvd.size()))
     loss = correct = 0.0
     with torch.no_grad():
         for pictures, labels in DataLoader(share, batch_size=128):
+            pictures, labels = pictures.to(device), labels.to(device)
             output = model(pictures)
             loss += F.nll_loss(output, labels, reduction="sum").item()
             correct += (output.argmax(1) == labels).sum().item()
@@ -65,9 +66,13 @@ def main():
     hvd.init()
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # ranks share this machine's cores
+    device = torch.device("cpu")
+    if torch.cuda.is_available():  # each rank has a GPU of its node to itself
+        torch.cuda.set_device(hvd.local_rank())
+        device = torch.device("cuda", hvd.local_rank())
     print(
         f"rank {hvd.rank()} of {hvd.size()}, local rank {hvd.local_rank()} of {hvd.local_size()} "
-        f"on {os.uname().nodename}",
+        f"on {os.uname().nodename}, {device}",
         flush=True,
     )
 
@@ -77,7 +82,7 @@ def main():
     )
     loader = DataLoader(train, batch_size=args.batch_size, sampler=sampler)
 
-    model = Net()
+    model = Net().to(device)
     # More ranks make a larger batch, and a larger batch bears a larger step.
     optimizer = torch.optim.SGD(
         model.parameters(), lr=args.learning_rate * hvd.size(), momentum=0.9
@@ -93,6 +98,7 @@ def main():
         sampler.set_epoch(epoch)
         summed, batches = 0.0, 0
         for pictures, labels in loader:
+            pictures, labels = pictures.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = F.nll_loss(model(pictures), labels)
             loss.backward()
@@ -100,12 +106,12 @@ def main():
             summed, batches = summed + loss.item(), batches + 1
         digits.note(f"rank-{hvd.rank()}", f"epoch {epoch}: own loss {summed / batches:.4f}")
         train_loss = average(summed / batches, "train_loss")
-        test_loss, accuracy = evaluate(model, test)
+        test_loss, accuracy = evaluate(model, test, device)
         if report:
             report.epoch(train_loss, test_loss, accuracy, time.time() - began)
 
     if report:
-        torch.save(model.state_dict(), "outputs/model.pt")
+        torch.save(model.cpu().state_dict(), "outputs/model.pt")
         report.end("outputs/model.pt", accuracy)
 
 

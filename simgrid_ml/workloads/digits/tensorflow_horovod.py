@@ -49,6 +49,10 @@ def main():
 
     hvd.init()
     tf.random.set_seed(args.seed)
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:  # each rank has a GPU of its node to itself
+        tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[hvd.local_rank()], True)
     tf.config.threading.set_intra_op_parallelism_threads(1)  # ranks share this machine's cores
     tf.config.threading.set_inter_op_parallelism_threads(1)
     print(
