@@ -1,0 +1,73 @@
+"""What a storage takes of its GPU, and what is said when there is no room."""
+
+import os
+
+__all__ = ["Charge", "host_message", "message"]
+
+
+class Charge:
+    """Bytes of a GPU, as long as this object lives; it hangs on the storage that they are for.
+
+    Raises:
+        OutOfMemory: there is no room.
+    """
+
+    __slots__ = ("bytes", "device")
+
+    def __init__(self, device, size):
+        self.device = device
+        self.bytes = 0
+        self.bytes = device.take(size)
+
+    def resize(self, size):
+        """The storage has become larger or smaller."""
+        before = self.bytes
+        self.bytes = self.device.take(size)
+        self.device.give(before)
+
+    def __del__(self):
+        if self.bytes:
+            self.device.give(self.bytes)
+
+
+def message(error):
+    """What the cloud says of ``node.gpu_devices.OutOfMemory``, and what is to be done."""
+    device = error.device
+    total = device.gpu.memory_bytes
+    context = device.gpu.context_bytes
+    mine = device.reserved + context
+    free = max(0, min(int(total * device.fraction), total - error.others) - mine)
+    text = (
+        f"CUDA out of memory. Tried to allocate {_size(error.wanted)}. GPU {device.index} has a "
+        f"total capacity of {_size(total)} of which {_size(free)} is free. "
+    )
+    if error.others:
+        text += f"Other processes of the node have {_size(error.others)} memory in use. "
+    allocated = device.allocated
+    text += (
+        f"Process {os.getpid()} has {_size(mine)} memory in use. Of the allocated memory "
+        f"{_size(allocated)} is allocated by PyTorch, and "
+        f"{_size(max(0, device.reserved - allocated))} is reserved by PyTorch but unallocated.\n"
+    )
+    if error.host_bytes is not None:
+        return text + host_message(device.index, error.host_bytes)
+    return text + (
+        f"[simgrid-ml] this is the memory of a {device.gpu.name}: use a smaller batch, or a VM "
+        "size with larger GPUs"
+    )
+
+
+def host_message(gpu, left=None):
+    """The GPU would have room, the host that stands in for it has none."""
+    has = "has no memory left" if left is None else f"has {_size(left)} left"
+    return (
+        f"[simgrid-ml] the host backs GPU {gpu} and {has}: a real one would have had room; use "
+        "fewer nodes, or a smaller batch"
+    )
+
+
+def _size(count):
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.2f} {unit}"
+    return f"{count} bytes"

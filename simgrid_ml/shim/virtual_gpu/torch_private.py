@@ -1,0 +1,118 @@
+"""Everything of torch that is not promised to stay: where it is, and what happens when it is gone.
+
+The other modules change torch through ``replace`` and ``extend`` only. What a version of torch
+does not have is collected, said once on stderr, and left out; the rest goes on.
+"""
+
+import sys
+
+__all__ = [
+    "add",
+    "available",
+    "default_device",
+    "extend",
+    "mode_base",
+    "out_of_memory",
+    "reductions",
+    "remember_constructors",
+    "replace",
+    "report",
+    "storage_base",
+    "tensor_base",
+    "validate_device",
+]
+
+_missing = []
+
+
+def replace(owner, name, new):
+    """Put ``new`` in the place of ``owner.name``; what is not there is noted, and left out."""
+    extend(owner, name, lambda original: new)
+
+
+def extend(owner, name, make):
+    """Put ``make(original)`` in the place of ``owner.name``, if there is such a thing."""
+    try:
+        original = getattr(owner, name)
+    except AttributeError:
+        _missing.append(f"{getattr(owner, '__name__', owner)}.{name}")
+        return
+    setattr(owner, name, make(original))
+
+
+def add(owner, name, new):
+    """As ``replace``, for what only some versions of torch have: nothing is said."""
+    if hasattr(owner, name):
+        setattr(owner, name, new)
+
+
+def available(owner, name, default=None):
+    """``owner.name``; where it is missing this is noted, and ``default`` returned."""
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        _missing.append(f"{getattr(owner, '__name__', owner)}.{name}")
+        return default
+
+
+def report(torch):
+    """Say what this version of torch lacks, once."""
+    if _missing:
+        names = ", ".join(_missing)
+        sys.stderr.write(
+            f"simgrid-ml: torch {torch.__version__} has no {names}: "
+            "what needs it is not as on a GPU, the rest is\n"
+        )
+        _missing.clear()
+
+
+def mode_base():
+    """Class of modes that see every ATen call."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    return TorchDispatchMode
+
+
+def out_of_memory(torch):
+    """Class of errors of a full GPU."""
+    return getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
+
+
+def tensor_base(torch):
+    """The C++ class under ``torch.Tensor``."""
+    return torch._C.TensorBase if hasattr(torch._C, "TensorBase") else torch._C._TensorBase
+
+
+def storage_base(torch):
+    """The C++ class under ``torch.UntypedStorage``."""
+    return torch._C.StorageBase
+
+
+def remember_constructors():
+    """``torch.set_default_device`` recognises constructors as they were before they are changed."""
+    from torch.utils import _device
+
+    constructors = available(_device, "_device_constructors")
+    if constructors is not None:
+        constructors()
+
+
+def default_device(torch):
+    """What ``torch.set_default_device``, or ``with torch.device(...)``, says; None: nothing."""
+    current = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    modes = torch.overrides._get_current_function_mode_stack()
+    current = next((mode for mode in reversed(modes) if hasattr(mode, "device")), current)
+    return None if current is None else current.device
+
+
+def validate_device(torch):
+    """Checks the device in a file against those there are; None: nothing does."""
+    serialization = torch.serialization
+    return getattr(serialization, "validate_cuda_device", None)
+
+
+def reductions():
+    """How tensors are passed between processes."""
+    import torch.multiprocessing.reductions as module
+
+    return module
