@@ -182,6 +182,7 @@ async def _ask(
     words: list[str],
     variables: Mapping[str, str],
 ) -> dict[str, Any]:
+    os.makedirs(record.file(wire.TMP), exist_ok=True)  # on nodes of a pool nobody else has yet
     answer = record.file(wire.TMP, f"gpu-check-{info.name}.json")
     program = os.path.join(info.package, "node", "gpu_check.py")
     asked = board.spawn(
