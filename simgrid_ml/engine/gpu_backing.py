@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from simgrid_ml import wire
+from simgrid_ml.node import gpu_slices as slices
 from simgrid_ml.spec.gpus import Backing, GpuPlan, NodeGpus
 
-__all__ = ["CAPS", "backing_variables", "devices_on", "has_slices", "is_shared", "views"]
+__all__ = ["backing_variables", "devices_on", "has_slices", "hooks_of", "views"]
 
-CAPS = "gpu_caps"
-"""The hook that keeps frameworks within their slice of a real GPU; see ``shim/virtual_gpu``."""
-
-_SLICED = (Backing.MPS_CGROUP, Backing.MPS, Backing.TIME_SLICED)
+_CAPS = "gpu_caps"
+_COLLECTIVES = "gpu_collectives"
+_ONE_BY_ONE = (Backing.MIG, Backing.MPS)
 
 
 def has_slices(plan: GpuPlan) -> bool:
@@ -21,14 +19,13 @@ def has_slices(plan: GpuPlan) -> bool:
     An instance of MIG is a device by itself, but a process sees one of them only, so that a node
     with two needs somebody who chooses.
     """
-    several = plan.backing is Backing.MIG and len(plan.nodes[0].shares) > 1
-    return plan.backing in _SLICED or several
+    limited = any(share.fraction < 1 for node in plan.nodes for share in node.shares)
+    return limited or any(node.per_rank for node in plan.nodes)
 
 
-def is_shared(plan: GpuPlan) -> bool:
-    """Whether two virtual GPUs of the run are parts of one device."""
-    shares = (share.device for node in plan.nodes for share in node.shares)
-    return any(count > 1 for device, count in Counter(shares).items() if device is not None)
+def hooks_of(plan: GpuPlan) -> tuple[str, ...]:
+    """What frameworks need to use the real GPUs of the plan as it says; see ``shim/hooks``."""
+    return (_CAPS, _COLLECTIVES) if has_slices(plan) else (_COLLECTIVES,)
 
 
 def devices_on(node: NodeGpus) -> tuple[str, ...]:
@@ -39,9 +36,13 @@ def devices_on(node: NodeGpus) -> tuple[str, ...]:
 def views(plan: GpuPlan, node: NodeGpus) -> tuple[tuple[str, ...], ...]:
     """The sets of devices that a process on ``node`` can see at once; all of them are checked."""
     devices = devices_on(node)
-    if plan.backing is Backing.MIG:
+    if plan.backing in _ONE_BY_ONE:
         return tuple((device,) for device in devices)
     return (devices,) if devices else ()
+
+
+def _collectives(plan: GpuPlan) -> str:
+    return "nccl-by-rank" if plan.host_identity else plan.collectives
 
 
 def backing_variables(plan: GpuPlan, node: NodeGpus) -> dict[str, str]:
@@ -52,14 +53,11 @@ def backing_variables(plan: GpuPlan, node: NodeGpus) -> dict[str, str]:
     variables = {
         "CUDA_VISIBLE_DEVICES": ",".join(devices),
         wire.GPU_BACKING_VARIABLE: plan.backing.name,
-        wire.GPU_COLLECTIVES_VARIABLE: plan.collectives,
+        wire.GPU_COLLECTIVES_VARIABLE: _collectives(plan),
     }
     if has_slices(plan):
-        behind = (share.device or "" for share in node.shares)
-        variables[wire.GPU_DEVICES_VARIABLE] = ",".join(behind)
-        # Ours limits what is taken; this keeps TensorFlow from taking all of that at once. Read
-        # by its allocator, so it does not exclude a limit as the option of the same name does.
-        variables["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-        # JAX takes three quarters of the whole device at its start otherwise.
-        variables["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    return variables
+        variables[wire.GPU_DEVICES_VARIABLE] = slices.encode(
+            slices.Part(share.device or "", share.process_bytes, share.device_bytes)
+            for share in node.shares
+        )
+    return {**variables, **node.variables}

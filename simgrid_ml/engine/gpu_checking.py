@@ -109,7 +109,8 @@ def _of_devices(
         if plan.backing in _LIMITED:
             # The service itself limits processes; a control group, all those of a node.
             limit = needs if plan.backing is Backing.MPS_CGROUP else shares[0].memory_bytes
-            wrong += _of_limits(uuid, device, limit, sms.get(uuid), said["variables"])
+            percent = min((s.percent for s in shares if s.percent is not None), default=None)
+            wrong += _of_limits(uuid, device, limit, sms.get(uuid), percent)
     return wrong
 
 
@@ -118,7 +119,7 @@ def _of_limits(
     device: Mapping[str, Any],
     limit: int,
     all_sms: int | None,
-    variables: Mapping[str, str],
+    percent: int | None,
 ) -> list[str]:
     """Whether the Multi-Process Service holds its clients to their limits.
 
@@ -131,10 +132,9 @@ def _of_limits(
             f"{uuid}: asked for a limit of {format_bytes(limit)}; a process could take "
             f"{format_bytes(free)}, so the limit is not in force"
         )
-    share = variables.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
-    if share is not None and float(share) < 100 and device["sms"] == all_sms:
+    if percent is not None and percent < 100 and device["sms"] == all_sms:
         wrong.append(
-            f"{uuid}: asked for {share} % of its {all_sms} SMs; a process sees all of them, so "
+            f"{uuid}: asked for {percent} % of its {all_sms} SMs; a process sees all of them, so "
             "the limit is not in force"
         )
     return wrong

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from simgrid_ml import wire
-from simgrid_ml.engine.gpu_backing import CAPS, backing_variables, has_slices
+from simgrid_ml.engine.gpu_backing import backing_variables, hooks_of
 from simgrid_ml.node.gpu_ledger import Gpu, Ledger, create
 from simgrid_ml.record.journal import Journal, write_json
 from simgrid_ml.record.run import RunRecord
@@ -73,7 +73,7 @@ class LiveGpus:
             return ()
         if self.plan.backing is Backing.HOST_MEMORY:
             return HOOKS
-        return (CAPS,) if has_slices(self.plan) else ()
+        return hooks_of(self.plan)
 
     def variables(self, node: str) -> dict[str, str]:
         """What every process on ``node`` needs in its environment."""

@@ -18,9 +18,10 @@ import pytest
 
 import simgrid_ml
 from simgrid_ml import wire
-from simgrid_ml.engine.gpu_backing import backing_variables, has_slices, is_shared, views
+from simgrid_ml.engine.gpu_backing import backing_variables, has_slices, hooks_of, views
 from simgrid_ml.engine.gpu_checking import deviations
 from simgrid_ml.node.gpu_ledger import Gpu, create
+from simgrid_ml.node.gpu_slices import decode
 from simgrid_ml.spec.gpus import (
     GPU_MODELS,
     Backing,
@@ -47,9 +48,18 @@ Look = Callable[..., "dict[str, Any]"]
 
 
 def planned(backing: Backing, *devices: str | None, memory: int = 11 * GIB) -> GpuPlan:
-    shares = tuple(GpuShare(device, memory, 13, (3, 7)) for device in devices)
+    percent = 25 if backing is Backing.MPS else None
+    part = memory - 600 * 2**20
+    shares = tuple(
+        GpuShare(device, memory, 13, (3, 7), False, device, 139 * GIB, part, percent)
+        if backing not in (Backing.WHOLE, Backing.MIG)
+        else GpuShare(device, memory, 13, (3, 7))
+        for device in devices
+    )
     ids = tuple(f"GPU-{number}" for number in range(len(devices)))
-    return GpuPlan(GPU_MODELS["K80"], backing, "", (NodeGpus("node0", ids, shares),))
+    several = len(devices) > 1 and (backing is Backing.MIG or len(set(devices)) < len(devices))
+    node = NodeGpus("node0", ids, shares, per_rank=several, variables={"NOTED": "yes"})
+    return GpuPlan(GPU_MODELS["K80"], backing, "", (node,))
 
 
 @pytest.fixture(scope="session")
@@ -187,17 +197,21 @@ def test_what_processes_are_told_of_what_is_behind_their_gpus() -> None:
     host = planned(Backing.HOST_MEMORY, None)
     assert backing_variables(host, host.nodes[0]) == {}
     whole = planned(Backing.WHOLE, H200, OTHER)
-    assert not has_slices(whole)
-    assert not is_shared(whole)
+    assert hooks_of(whole) == ("gpu_collectives",)
     told = backing_variables(whole, whole.nodes[0])
     assert told["CUDA_VISIBLE_DEVICES"] == f"{H200},{OTHER}"
     assert wire.GPU_DEVICES_VARIABLE not in told
-    sliced = replace(planned(Backing.TIME_SLICED, H200, OTHER, H200), collectives="nccl")
-    assert has_slices(sliced)
-    assert is_shared(sliced)
+    sliced = planned(Backing.TIME_SLICED, H200, OTHER, H200)
+    assert hooks_of(sliced) == ("gpu_caps", "gpu_collectives")
     told = backing_variables(sliced, sliced.nodes[0])
     assert told["CUDA_VISIBLE_DEVICES"] == f"{H200},{OTHER}"
-    assert told[wire.GPU_DEVICES_VARIABLE] == f"{H200},{OTHER},{H200}"
-    assert told[wire.GPU_COLLECTIVES_VARIABLE] == "nccl"
+    parts = decode(told[wire.GPU_DEVICES_VARIABLE])
+    assert [part.device for part in parts] == [H200, OTHER, H200]
+    assert parts[0][1:] == (11 * GIB - 600 * 2**20, 139 * GIB)
+    assert told["NOTED"] == "yes"
+    assert told[wire.GPU_COLLECTIVES_VARIABLE] == "gloo"
+    by_rank = replace(sliced, collectives="nccl", host_identity=True)
+    told = backing_variables(by_rank, by_rank.nodes[0])
+    assert told[wire.GPU_COLLECTIVES_VARIABLE] == "nccl-by-rank"
     assert has_slices(planned(Backing.MIG, "MIG-a", "MIG-b"))
     assert not has_slices(planned(Backing.MIG, "MIG-a"))
