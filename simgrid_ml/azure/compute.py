@@ -40,7 +40,7 @@ __all__ = [
 
 TAG_PREFIX = "simgrid-ml."
 _DEFAULT_SIZE = "STANDARD_D2_V2"
-_FROM_TAGS = ("backend", "era", "scale", "working_directory")
+_FROM_TAGS = ("backend", "era", "gpu_sharing", "nccl", "scale", "working_directory")
 _LOOK_S = 0.1
 
 

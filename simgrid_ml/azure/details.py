@@ -57,14 +57,20 @@ def _warnings(
 ) -> List[Dict[str, str]]:
     messages = [
         *(spec.get("warnings") or []),
-        *_of_environment(record.document(wire.ENVIRONMENT), spec),
+        *_of_environment(record.document(wire.ENVIRONMENT), spec, record.document(wire.GPUS)),
         *(move.get("warning") for move in moves),
     ]
     return [{"source": "simgrid-ml", "message": str(text)} for text in messages if text]
 
 
-def _of_environment(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterator[str]:
-    """How the environment differs from the one that was asked for."""
+def _of_environment(
+    found: Mapping[str, Any], spec: Mapping[str, Any], gpus: Mapping[str, Any]
+) -> Iterator[str]:
+    """How the environment differs from the one that was asked for.
+
+    Args:
+        gpus: what is behind the GPUs of the nodes; empty: they have none.
+    """
     if found.get("image_used") is False:
         yield f"the image {found['image']} was not used: packages are installed on this host"
     yield from found.get("image_notes", [])
@@ -72,7 +78,9 @@ def _of_environment(found: Mapping[str, Any], spec: Mapping[str, Any]) -> Iterat
         yield f"{one['wanted']} became {one['got'] or 'nothing'}: {one['reason']}"
     if ((spec.get("job") or {}).get("environment") or {}).get("use_gpu"):
         builds = [f"{n} {v}" for n, v in found.get("packages", {}).items() if v.endswith("+cpu")]
-        if builds:
+        if builds and gpus:
+            yield f"CPU builds serve the nodes' GPUs, which are virtual: {', '.join(builds)}"
+        elif builds:
             yield f"use_gpu was asked for and CPU builds are installed: {', '.join(builds)}"
 
 

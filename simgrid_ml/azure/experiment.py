@@ -139,6 +139,7 @@ class Experiment(metaclass=Gaps):
         extra: Mapping[str, Any],
         overrides: Mapping[str, Any],
     ) -> Run:
+        from simgrid_ml.azure.lint import odd_for_cluster
         from simgrid_ml.azure.submission import plan
         from simgrid_ml.engine import git, prepare
 
@@ -159,7 +160,10 @@ class Experiment(metaclass=Gaps):
                 extra={
                     "type": "azureml.scriptrun",
                     "definition": submission.definition,
-                    "warnings": list(submission.warnings),
+                    "warnings": [
+                        *submission.warnings,
+                        *odd_for_cluster(submission.job, cluster),
+                    ],
                     "workspace": self._workspace._describe(),
                     **extra,
                 },

@@ -10,11 +10,11 @@ from simgrid_ml.azure import tasks
 from simgrid_ml.azure.element import is_a
 from simgrid_ml.azure.errors import AzureMLException
 from simgrid_ml.errors import NotEmulated, PlacementError
-from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.cluster import HOST_SIZE, ClusterSpec
 from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer
 from simgrid_ml.spec.placement import HostInventory, place
 
-__all__ = ["odd_inputs"]
+__all__ = ["odd_for_cluster", "odd_inputs"]
 
 
 def odd_inputs(
@@ -46,6 +46,15 @@ def odd_inputs(
     elif script and not os.path.isfile(os.path.join(source_directory, script)):
         found.append(f"entry script {script!r} is not in {source_directory!r} (yet)")
     return tuple(found)
+
+
+def odd_for_cluster(job: JobSpec, cluster: ClusterSpec) -> Iterator[str]:
+    """What ``job`` asks for and ``cluster`` has not, a sentence each."""
+    if job.environment.use_gpu and not cluster.gpus_per_node and cluster.vm_size != HOST_SIZE:
+        yield (
+            f"use_gpu was asked for, and nodes of {cluster.vm_size} have no GPU: frameworks see "
+            "none there, and compute on the CPU"
+        )
 
 
 def _of_distribution(run_config: Any, distributed: Any) -> Iterator[str]:

@@ -43,8 +43,10 @@ class AmlComputeProvisioningConfiguration:
         vm_priority: ``dedicated`` or ``lowpriority``.
         min_nodes, max_nodes: how many nodes; ``max_nodes`` must be given.
         idle_seconds_before_scaledown: shown in the status.
-        tags: kept; ``simgrid-ml.backend``, ``simgrid-ml.era`` (``E1`` to ``E3``) and
-            ``simgrid-ml.working_directory`` (``shared``, ``private``) choose what is emulated.
+        tags: kept; ``simgrid-ml.backend``, ``simgrid-ml.era`` (``E1`` to ``E3``),
+            ``simgrid-ml.working_directory`` (``shared``, ``private``), ``simgrid-ml.gpu_sharing``
+            (``emulated``, ``mps``, …) and ``simgrid-ml.nccl`` choose what is emulated, see
+            ``spec.cluster``.
 
     The rest is checked as the SDK checks it, and not used.
 

@@ -13,6 +13,7 @@ from simgrid_ml.engine import pools
 from simgrid_ml.errors import NotEmulated
 from simgrid_ml.record.run import RunState
 from simgrid_ml.spec.cluster import ClusterSpec, Era, WorkingDirectory
+from simgrid_ml.spec.gpus import GpuSharing, NcclChoice
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.processes import wait_until
 from simgrid_ml.testing.runs import Runs
@@ -255,6 +256,8 @@ def test_tags_choose_what_is_emulated(ws):
             "simgrid-ml.era": "E3",
             "simgrid-ml.backend": "process",
             "simgrid-ml.scale": "0.25",
+            "simgrid-ml.gpu-sharing": "emulated",
+            "simgrid-ml.nccl": "real",
             "simgrid-ml.working_directory": "shared",
         },
     )
@@ -262,6 +265,7 @@ def test_tags_choose_what_is_emulated(ws):
     spec = stored_spec(ws, "tagged")
     assert (spec.era, spec.working_directory) == (Era.E3, WorkingDirectory.SHARED)
     assert spec.scale == 0.25
+    assert (spec.gpu_sharing, spec.nccl) == (GpuSharing.EMULATED, NcclChoice.REAL)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +273,7 @@ def test_tags_choose_what_is_emulated(ws):
     [
         {"simgrid-ml.era": "E9"},
         {"simgrid-ml.colour": "red"},
+        {"simgrid-ml.gpu_sharing": "all of them"},
         {"simgrid-ml.scale": "small"},
         {"simgrid-ml.scale": "2"},
     ],

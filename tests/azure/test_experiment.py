@@ -176,6 +176,16 @@ def test_a_size_alone_asks_for_a_cluster_of_its_own(experiment, source, asked, c
     assert (asked[0]["cluster"].vm_size, asked[0]["cluster"].max_nodes) == ("Standard_NC6", 1)
 
 
+def test_gpus_that_the_size_of_the_nodes_has_not_are_a_warning(experiment, source, asked):
+    for size in ("Standard_D2_v2", "Standard_NC6"):
+        what = {"vm_size": size, "entry_script": "train.py", "use_gpu": True}
+        experiment.submit(Estimator(str(source), **what))
+    without, with_gpu = (call["warnings"] for call in asked)
+    assert with_gpu == []
+    assert len(without) == 1
+    assert "nodes of Standard_D2_v2 have no GPU" in without[0]
+
+
 def test_the_source_of_a_repository_is_named(experiment, source, asked, monkeypatch):
     monkeypatch.setenv("AZUREML_GIT_COMMIT", "abc")
     experiment.submit(ScriptRunConfig(str(source), "train.py", environment=as_is()))

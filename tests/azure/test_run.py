@@ -480,6 +480,15 @@ def test_what_the_run_did_not_get_is_a_warning(experiment):
     ]
 
 
+def test_cpu_builds_that_serve_virtual_gpus_are_a_note(experiment):
+    record = experiment.workspace._store.create("exp", {"job": {"environment": {"use_gpu": True}}})
+    write_json(record.file(wire.ENVIRONMENT), {"packages": {"torch": "2.13.0+cpu"}})
+    write_json(record.file(wire.GPUS), {"backing": "host memory"})
+    (said,) = Run._of(record).get_details()["warnings"]
+    expected = "CPU builds serve the nodes' GPUs, which are virtual: torch 2.13.0+cpu"
+    assert said["message"] == expected
+
+
 def test_an_environment_that_is_as_asked_for_warns_of_nothing(experiment):
     spec = {"job": {"environment": {"use_gpu": False}}}
     record = experiment.workspace._store.create("exp", spec)
