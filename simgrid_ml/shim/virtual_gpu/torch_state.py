@@ -60,7 +60,7 @@ class Gpus:
     Attributes:
         torch: the module.
         devices: ``node.gpu_devices.Devices``; what is allocated, and how much there is.
-        names: a ``torch.device`` each.
+        names: a ``torch.device`` for each that the node has.
         thread: what this thread has chosen.
         initialized: whether CUDA has been used.
         forked: whether it had been when this process was forked.
@@ -72,7 +72,7 @@ class Gpus:
     def __init__(self, torch, devices):
         self.torch = torch
         self.devices = devices
-        self.names = tuple(torch.device("cuda", index) for index in range(len(devices)))
+        self.names = tuple(torch.device("cuda", n) for n in range(len(devices.ledger.gpus)))
         self.thread = _Thread()
         self.initialized = self.forked = False
         self.mode = None
@@ -146,11 +146,12 @@ class Gpus:
                     "multiprocessing, you must use the 'spawn' start method"
                 )
             return
-        if not self.devices:
-            raise RuntimeError("No CUDA GPUs are available")
         with self._lock:
             if self.initialized:
                 return
+            self.devices.look_again()
+            if not self.devices:
+                raise RuntimeError("No CUDA GPUs are available")
             self.devices.attach()
             self.initialized = True
             self.mode = self.make_mode()

@@ -17,6 +17,8 @@ def install(gpus):
     _arrays(gpus, tensor)
     _pinning(tensor)
     _related(gpus, tensor)
+    # the host's kernels do the work of cuDNN's
+    torch_private.replace(gpus.torch.backends.cudnn, "is_acceptable", lambda tensor: False)
 
 
 def _devices(gpus, tensor):
@@ -112,6 +114,8 @@ def _moving(gpus, tensor, moves):
                 device = torch.device(*(("cuda", device) if isinstance(device, int) else (device,)))
             if device.type not in ("cpu", "cuda"):
                 return moves.to(self, *args, **{**kwargs, "copy": copy})
+            if device.type == "cuda":
+                gpus.lazy_init()
             there = gpus.index_of(device)
         if there != here:
             return moves.move(self, there, dtype, memory_format)
