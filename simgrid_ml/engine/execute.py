@@ -225,12 +225,14 @@ class _Story:
         record, job = self.record, self.job
         head = self.nodes[placement.nodes[0]]
         rank_files.lay_out(record, self.cluster, placement, head)
+        self.gpus.install(images.python_in(self.image))
         launcher = plugins.launcher(job.distribution)
         plan = launcher(job, placement, rank_files.tools(record, head))
         self.logs, endpoints = rank_files.write_launch(
             *(record, job, self.cluster, placement, plan, self.nodes, environment.python),
             attempt=self.attempt_number,
             hooks=(*environment.hooks, *self.gpus.hooks),
+            libraries=self.gpus.libraries,
         )
         for command in plan.commands:
             if command.log is not None:
@@ -446,7 +448,7 @@ class _Story:
 
     def environment_on(self, node: str, environment: BuiltEnvironment) -> dict[str, str]:
         made = rank_files.node_environment(self.record, self.nodes[node], environment.bin)
-        made.update(self.gpus.variables(node))
+        made.update(self.gpus.variables(node, made))
         return images.environment_in(self.image, made, self.record.file(wire.TMP))
 
     def advance(self, state: RunState, **said: Any) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from simgrid_ml import wire
+from simgrid_ml.engine import gpu_programs
 from simgrid_ml.engine.gpu_backing import backing_variables, hooks_of
-from simgrid_ml.node.gpu_ledger import Gpu, Ledger, create
-from simgrid_ml.record.journal import Journal, write_json
+from simgrid_ml.engine.gpu_memory import recorded
+from simgrid_ml.node.gpu_ledger import Gpu, create
+from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.gpus import Backing, GpuPlan
 
@@ -22,7 +21,7 @@ HOOKS = ("virtual_cuda", "virtual_tensorflow")
 """What gives frameworks GPUs that live in host memory; see ``shim/virtual_gpu``."""
 
 _CONTEXT_BYTES = 0
-_PERIOD_S = 1.0
+_LIBRARIES = "LD_LIBRARY_PATH"
 
 
 class LiveGpus:
@@ -71,16 +70,39 @@ class LiveGpus:
         """What the ranks' interpreters need, see ``shim/hooks``."""
         if self.plan is None:
             return ()
-        if self.plan.backing is Backing.HOST_MEMORY:
+        if self._is_emulated:
             return HOOKS
         return hooks_of(self.plan)
 
-    def variables(self, node: str) -> dict[str, str]:
-        """What every process on ``node`` needs in its environment."""
+    @property
+    def libraries(self) -> str:
+        """Folder of libraries that everything on the nodes finds first; "" for none."""
+        return gpu_programs.library_folder(self._record) if self._is_emulated else ""
+
+    def install(self, python: Sequence[str]) -> None:
+        """Give the nodes ``nvidia-smi`` and NVML, where the host's would show other GPUs.
+
+        Args:
+            python: the command that runs a Python on the nodes.
+        """
+        if self._is_emulated:
+            gpu_programs.install(self._record, python)
+
+    @property
+    def _is_emulated(self) -> bool:
+        return self.plan is not None and self.plan.backing is Backing.HOST_MEMORY
+
+    def variables(self, node: str, before: Mapping[str, str]) -> dict[str, str]:
+        """What every process on ``node`` needs besides ``before``, what it has."""
         if self.plan is None:
             return {}
-        behind = backing_variables(self.plan, self.plan.on(node))
-        return {**behind, **self.plan.variables, wire.GPU_LEDGER_VARIABLE: self._ledger(node)}
+        made = backing_variables(self.plan, self.plan.on(node))
+        made.update(self.plan.variables)
+        made[wire.GPU_LEDGER_VARIABLE] = self._ledger(node)
+        if self.libraries:
+            places = (self.libraries, made.get(_LIBRARIES) or before.get(_LIBRARIES))
+            made[_LIBRARIES] = ":".join(filter(None, places))
+        return made
 
     @contextlib.asynccontextmanager
     async def sampling(self) -> AsyncIterator[None]:
@@ -88,36 +110,6 @@ class LiveGpus:
         if self.plan is None:
             yield
             return
-        ledgers = {node.node: Ledger(self._ledger(node.node)) for node in self.plan.nodes}
-        journal = Journal(self._record.file(wire.GPU_MEMORY))
-        looking = asyncio.create_task(self._look(ledgers, journal))
-        try:
+        ledgers = {node.node: self._ledger(node.node) for node in self.plan.nodes}
+        async with recorded(self._record.file(wire.GPU_MEMORY), ledgers):
             yield
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-            with contextlib.suppress(OSError):  # a full disk is told by whoever matters more
-                journal.append(_seen(ledgers, last=True))
-                journal.close()
-            for ledger in ledgers.values():
-                ledger.close()
-
-    async def _look(self, ledgers: dict[str, Ledger], journal: Journal) -> None:
-        before: dict[str, Any] = {}
-        while True:
-            seen = _seen(ledgers)
-            if seen["used"] != before.get("used"):  # what has not changed says nothing
-                journal.append(seen)
-                before = seen
-            await asyncio.sleep(_PERIOD_S)
-
-
-def _seen(ledgers: dict[str, Ledger], *, last: bool = False) -> dict[str, Any]:
-    """Bytes per node and GPU; ``last``: also the most there ever were, and by whom."""
-    seen: dict[str, Any] = {
-        "t": time.time(),
-        "used": {node: list(ledger.used()) for node, ledger in ledgers.items()},
-    }
-    if last:
-        seen["peaks"] = {node: list(ledger.peaks()) for node, ledger in ledgers.items()}
-    return seen

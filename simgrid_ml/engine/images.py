@@ -7,6 +7,7 @@ or (``user_managed``) the image brings everything, and its own Python runs the s
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from simgrid_ml.errors import EnvironmentBuildError, NodeError, SimgridError
 from simgrid_ml.native import PACKAGE, PROGRAMS_VARIABLE, compiled
 from simgrid_ml.spec.job import JobSpec, Mpi
 
-__all__ = ["environment_document", "environment_in", "node_in", "prepare"]
+__all__ = ["environment_document", "environment_in", "node_in", "prepare", "python_in"]
 
 _OPENMPI = (5,)
 """Older ones know no ``--prtemca``."""
@@ -130,6 +131,11 @@ def node_in(image: NodeImage | None, node: NodeInfo) -> NodeInfo:
         variables={**image.variables, **node.variables},
         limits=(*node.limits, *image.notes),
     )
+
+
+def python_in(image: NodeImage | None) -> tuple[str, ...]:
+    """The command that runs a Python on nodes of the image."""
+    return (sys.executable,) if image is None else image.python
 
 
 def _program(image: NodeImage, name: str) -> tuple[str, ...]:

@@ -25,7 +25,15 @@ from simgrid_ml.spec.cluster import ClusterSpec, WorkingDirectory
 from simgrid_ml.spec.job import JobSpec, RayCluster
 from simgrid_ml.spec.placement import Placement
 
-__all__ = ["RSH", "lay_out", "node_environment", "tools", "work_directory", "write_launch"]
+__all__ = [
+    "RSH",
+    "lay_out",
+    "node_environment",
+    "tools",
+    "work_directory",
+    "write_launch",
+    "write_program",
+]
 
 RSH = "simgrid-ml-rsh"
 _PROGRAMS = "bin"
@@ -52,11 +60,12 @@ def lay_out(record: RunRecord, cluster: ClusterSpec, placement: Placement, head:
     os.symlink(os.path.join(head.package, "shim", "azureml"), os.path.join(python, "azureml"))
     # Open MPI splits its ssh agent at spaces and the paths may have some, so it is given a bare
     # name that is found on PATH.
-    _write_program(record, RSH, f'exec {shlex.join(head.rsh_command)} "$@"\n')
-    _write_program(record, "ssh", f'exec {shlex.join(head.rsh_command)} --ssh "$@"\n')
+    write_program(record, RSH, f'exec {shlex.join(head.rsh_command)} "$@"\n')
+    write_program(record, "ssh", f'exec {shlex.join(head.rsh_command)} --ssh "$@"\n')
 
 
-def _write_program(record: RunRecord, name: str, lines: str) -> None:
+def write_program(record: RunRecord, name: str, lines: str) -> None:
+    """Put a program of these shell lines on every node's PATH, in front of all others."""
     os.makedirs(record.file(wire.TMP, _PROGRAMS), exist_ok=True)
     path = record.file(wire.TMP, os.path.join(_PROGRAMS, name))
     with open(path, "w") as stream:
@@ -85,7 +94,7 @@ def _write_horovodrun(record: RunRecord, head: NodeInfo, bin_folder: str) -> Non
         lines = _HOROVODRUN.format(
             program=shlex.quote(program), interface=head.interface, node=wire.NODE_VARIABLE
         )
-        _write_program(record, "horovodrun", lines)
+        write_program(record, "horovodrun", lines)
 
 
 def work_directory(record: RunRecord, cluster: ClusterSpec, node: str) -> str:
@@ -144,6 +153,7 @@ def write_launch(
     python: str,
     attempt: int = 1,
     hooks: Collection[str] = (),
+    libraries: str = "",
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Write what every task runs.
 
@@ -152,6 +162,7 @@ def write_launch(
     Args:
         attempt: how often the job has begun.
         hooks: of the job's environment, see ``shim/hooks``.
+        libraries: folder of libraries that tasks find before all others.
 
     Raises:
         SpecError: an argument or a variable of the job cannot be given to a process.
@@ -162,7 +173,7 @@ def write_launch(
     head = nodes[placement.nodes[0]]
     _write_horovodrun(record, head, os.path.dirname(python))
     environment = _environment(
-        *(record, job, placement, hooks),
+        *(record, job, placement, hooks, libraries),
         dialect.common_variables(identity, job, cluster, placement, addresses, attempt),
     )
     if environment.get(wire.HOOKS_VARIABLE):
@@ -255,6 +266,7 @@ def _environment(
     job: JobSpec,
     placement: Placement,
     hooks: Collection[str],
+    libraries: str,
     era: Mapping[str, str],
 ) -> dict[str, str]:
     """What all tasks find in their environment; ``era``: what the era's dialect adds."""
@@ -272,6 +284,8 @@ def _environment(
             filter(None, (record.file(wire.PYTHONPATH), job.variables.get("PYTHONPATH")))
         ),
     }
+    if libraries and "LD_LIBRARY_PATH" in job.variables:  # the nodes' own has it already
+        environment["LD_LIBRARY_PATH"] = f"{libraries}:{job.variables['LD_LIBRARY_PATH']}"
     if hooks:
         # A job that sets the variable itself decides for itself; empty, it turns hooks off.
         environment.setdefault(wire.HOOKS_VARIABLE, ",".join(hooks))
