@@ -59,7 +59,13 @@ def _loading(gpus):
         if not location.startswith("cuda"):
             return None
         validate = torch_private.validate_device(gpus.torch)
-        gpu = gpus.index_of(gpus.torch.device(location)) if validate is None else validate(location)
+        try:
+            gpu = (validate or gpus.index_of)(location)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{error}\n[simgrid-ml] what was saved on {location} asks for it again: "
+                "torch.load(..., map_location=device) puts it on this process's GPU"
+            ) from None
         gpus.lazy_init()
         if storage._virtual_gpu is None:
             gpus.charge(storage, gpu)

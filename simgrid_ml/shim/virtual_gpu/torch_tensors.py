@@ -167,7 +167,8 @@ def _arrays(gpus, tensor):
             if gpu is not None and not kwargs.get("force"):
                 raise TypeError(
                     f"can't convert cuda:{gpu} device type tensor to numpy. Use Tensor.cpu() to "
-                    "copy the tensor to host memory first."
+                    "copy the tensor to host memory first.\n[simgrid-ml] write "
+                    "tensor.detach().cpu().numpy(), which is right on the CPU too"
                 )
             return original(self, *args, **kwargs)
 
