@@ -143,9 +143,9 @@ class Gpus:
             if self.forked:
                 raise RuntimeError(
                     "Cannot re-initialize CUDA in forked subprocess. To use CUDA with "
-                    "multiprocessing, you must use the 'spawn' start method\n[simgrid-ml] workers of "
-                    "a DataLoader are forked: let them load on the CPU, and move each batch to the "
-                    "GPU in the loop that trains"
+                    "multiprocessing, you must use the 'spawn' start method\n[simgrid-ml] the "
+                    "workers of a DataLoader are forked: let them load on the CPU, and move each "
+                    "batch to the GPU in the loop that trains"
                 )
             return
         with self._lock:
