@@ -8,6 +8,7 @@ nobody takes silence for an answer. As the real one it shows all GPUs of the nod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -162,14 +163,24 @@ def _answer(options: Dict[str, str]) -> int:
         return 0
     gpus = _chosen(ledger, options.get("--id"))
     every_s = _loop_s(options)
-    if "--filename" in options:
-        sys.stdout = open(options["--filename"], "w")  # noqa: SIM115 - until the end
+    with contextlib.ExitStack() as stack:
+        if "--filename" in options:
+            stream = stack.enter_context(open(options["--filename"], "w"))
+            stack.enter_context(contextlib.redirect_stdout(stream))
+        _print(ledger, gpus, options, every_s)
+    return 0
+
+
+def _print(
+    ledger: Ledger, gpus: Sequence[int], options: Dict[str, str], every_s: Optional[float]
+) -> None:
     first = True
     while True:
         lines = _report(Seen(ledger), gpus, options, first=first)
-        print("\n".join(lines), flush=True) if lines else None
+        if lines:
+            print("\n".join(lines), flush=True)
         if every_s is None:
-            return 0
+            return
         first = False
         time.sleep(every_s)
 

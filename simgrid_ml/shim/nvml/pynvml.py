@@ -20,6 +20,7 @@ NVML_ERROR_LIBRARY_NOT_FOUND = 12
 NVML_ERROR_FUNCTION_NOT_FOUND = 13
 NVML_TEMPERATURE_GPU = 0
 NVML_CLOCK_GRAPHICS, NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_CLOCK_VIDEO = range(4)
+nvmlMemory_v2 = 40 | 2 << 24
 NVML_COMPUTEMODE_DEFAULT = 0
 NVML_FEATURE_DISABLED, NVML_FEATURE_ENABLED = 0, 1
 
@@ -265,6 +266,12 @@ nvmlDeviceGetComputeMode = nvmlDeviceGetPersistenceMode = _zero
 nvmlDeviceGetDisplayMode = nvmlDeviceGetDisplayActive = nvmlDeviceGetPerformanceState = _zero
 
 
+def nvmlDeviceGetMigMode(handle):
+    if _gpu(handle).capability not in ((8, 0), (9, 0)):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    return [NVML_FEATURE_DISABLED, NVML_FEATURE_DISABLED]
+
+
 def _not_supported(handle, *_):
     _gpu(handle)
     raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
@@ -272,5 +279,5 @@ def _not_supported(handle, *_):
 
 nvmlDeviceGetSerial = nvmlDeviceGetTemperature = nvmlDeviceGetPowerUsage = _not_supported
 nvmlDeviceGetFanSpeed = nvmlDeviceGetClockInfo = nvmlDeviceGetMaxClockInfo = _not_supported
-nvmlDeviceGetTotalEnergyConsumption = nvmlDeviceGetEccMode = nvmlDeviceGetMigMode = _not_supported
+nvmlDeviceGetTotalEnergyConsumption = nvmlDeviceGetEccMode = _not_supported
 nvmlDeviceGetEncoderUtilization = nvmlDeviceGetDecoderUtilization = _not_supported
