@@ -36,6 +36,8 @@ _LOST_A_PEER = re.compile(
     "|Socket closed|UNAVAILABLE: |UnavailableError|failed to connect to all addresses"
     "|Connection was likely closed"  # the store of torch.distributed
 )
+_OUR_REMEDY = re.compile(r"\[simgrid-ml\] (\S.*)")
+"""What stands in for a part of the cloud writes it below the cloud's own message."""
 _MPI_ERR_UNKNOWN = 14
 """What Open MPI ends a rank with whose connection to another was closed."""
 
@@ -203,7 +205,8 @@ def _task_failed(
     record: RunRecord, placement: Placement, first: _End, log: str, memory: MemoryKills
 ) -> RunFailed:
     who, end = _who(placement, first.task), first.report
-    remedy = f"`simgrid-ml runs logs {record.id}` shows what every task wrote"
+    said = _OUR_REMEDY.findall(tail(log).rpartition("Traceback (most recent")[2])
+    remedy = said[-1] if said else f"`simgrid-ml runs logs {record.id}` shows what every task wrote"
     node = _task(placement, first.task).node
     limit = memory.limit_exceeded_on(node)
     if end is not None and end["signal"]:

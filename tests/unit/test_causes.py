@@ -86,6 +86,17 @@ def test_the_rank_that_noted_its_failure_first_is_the_cause(case: Case) -> None:
     assert case.record.id in found.remedy
 
 
+def test_what_the_message_of_an_error_says_to_do_is_the_remedy(case: Case) -> None:
+    case.started(0, 1, 2, 3)
+    case.noted(3, t=5.0, code=1)
+    advice = "[simgrid-ml] of something else\n"
+    error = "Traceback (most recent call last):\n  ...\nRuntimeError: CUDA error: no such\n"
+    case.log("rank-3", f"{advice}{error}")
+    assert case.record.id in case.first(mpirun=1).remedy
+    case.log("rank-3", f"{advice}{error}[rank3]: [simgrid-ml] use the local rank\n")
+    assert case.first(mpirun=1).remedy == "use the local rank"
+
+
 @pytest.mark.parametrize("signal", [9, 11, 7])
 def test_a_crash_comes_before_what_its_peers_reported_a_moment_earlier(
     case: Case, signal: int
