@@ -35,6 +35,7 @@ def install(gpus):
                 torch.set_default_dtype(kind.dtype)
                 torch.set_default_device("cuda")
             else:
+                torch.set_default_device(None)
                 original(kind)
 
         return set_default_tensor_type
