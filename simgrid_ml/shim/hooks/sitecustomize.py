@@ -10,6 +10,11 @@ import os
 import sys
 
 _ABOUT = {
+    "gpu_caps": (
+        *("torch", "tensorflow.python.eager.context"),
+        "tensorflow.python.client.session",
+    ),
+    "gpu_collectives": ("torch.distributed.distributed_c10d", "horovod.torch.mpi_ops"),
     "numpy_aliases": ("numpy",),
     "tensorflow_v1": (
         *("tensorflow", "keras"),
@@ -17,7 +22,14 @@ _ABOUT = {
     ),
     "torch_gloo": ("torch.distributed.distributed_c10d",),
     "virtual_cuda": ("torch", "horovod.torch.mpi_ops"),
-    "virtual_tensorflow": ("tensorflow.python.eager.context",),
+    "virtual_tensorflow": (
+        *("tensorflow.python.pywrap_tfe", "tensorflow.python.client.pywrap_tf_session"),
+        *("tensorflow.python.eager.context", "tensorflow.python.framework.errors_impl"),
+        *("tensorflow.python.framework.ops", "tensorflow.python.framework.importer"),
+        *("tensorflow.python.client.session", "tensorflow.python.client.device_lib"),
+        *("tensorflow.python.ops.nccl_ops", "keras.src.layers.rnn.gru_lstm_utils"),
+        "keras.src.optimizers.optimizer",
+    ),
 }
 
 
