@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from simgrid_ml.cli.console import json_option, plain_text, print_json, print_table
+from simgrid_ml.cli.gpu_options import gpu_options
 from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option, workspace_option
 from simgrid_ml.engine import pools
@@ -106,6 +107,7 @@ def _links(links: Any, said: dict[str, Any]) -> Any:
     metavar="NODE@TIME",
     help="Take a low-priority node away so long after the first run got nodes: node1@30s.",
 )
+@gpu_options
 @link_options
 @json_option
 @new_workspace_option
@@ -214,6 +216,7 @@ def show(store: RunStore, name: str, as_json: bool) -> None:
 @click.option("--backend")
 @click.option("--era", type=ERAS)
 @click.option("--working-directory", type=WORKING_DIRECTORIES)
+@gpu_options
 @link_options
 @json_option
 @workspace_option

@@ -112,8 +112,8 @@ def plain_text(line: str) -> str:
     return _CONTROL.sub("", line)
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Values as bars from the least to the greatest.
+def sparkline(values: Sequence[float], low: float | None = None) -> str:
+    """Values as bars from the least, or from ``low``, to the greatest.
 
     >>> sparkline([1, 2, 3])
     '▁▅█'
@@ -121,7 +121,8 @@ def sparkline(values: Sequence[float]) -> str:
     finite = [v for v in values if v == v and abs(v) != float("inf")]
     if not finite:
         return ""
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    low = min(finite) if low is None else low
+    span = (max(finite) - low) or 1.0
     bars = "▁▂▃▄▅▆▇█"
     return "".join(bars[int((v - low) / span * 7 + 0.5)] for v in finite)
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "cluster": ("simgrid_ml.cli.cluster:cluster", "Create, list, change, delete clusters."),
     "env": ("simgrid_ml.cli.env:env", "List, build, show, prune environments."),
     "images": ("simgrid_ml.cli.images:images", "List, map, check the images nodes are made from."),
+    "gpus": ("simgrid_ml.cli.gpus:gpus", "Show what is behind nodes' GPUs, and who uses them."),
     "link": ("simgrid_ml.cli.link:link", "Show and change the links of a live run."),
     "doctor": (
         "simgrid_ml.cli.doctor:doctor",

@@ -13,6 +13,7 @@ from simgrid_ml.cli import story
 from simgrid_ml.cli.console import Screen, json_option, print_json
 from simgrid_ml.cli.distribution import distribution_of, distribution_options
 from simgrid_ml.cli.environment import environment_of, environment_options
+from simgrid_ml.cli.gpu_options import gpu_options
 from simgrid_ml.cli.link import link_options
 from simgrid_ml.cli.workspace import new_workspace_option
 from simgrid_ml.errors import NotFoundError, SpecError, UsageError
@@ -21,7 +22,10 @@ from simgrid_ml.record.store import RunStore
 
 __all__ = ["follow_to_end", "run"]
 
-_OF_THE_CLUSTER = ("backend", "era", "scale", "vm_size", "working_directory")
+_OF_THE_CLUSTER = (
+    *("backend", "era", "gpu_sharing", "nccl", "scale", "vm_size"),
+    "working_directory",
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -36,6 +40,7 @@ _OF_THE_CLUSTER = ("backend", "era", "scale", "vm_size", "working_directory")
 @click.option("--backend", help="Where nodes live  [process]")
 @click.option("--vm-size", metavar="SIZE", help="What a node has, as Standard_NC6  [the host]")
 @click.option("--scale", type=float, help="Nodes get this share of it  [as the host allows]")
+@gpu_options
 @link_options
 @click.option("--era", type=click.Choice(["E1", "E2", "E3"]), help="Azure ML's generation  [E2]")
 @click.option("--working-directory", type=click.Choice(["shared", "private"]))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from simgrid_ml import wire
+from simgrid_ml.cli.gpu_story import gpus_of
 from simgrid_ml.launch.dialect import is_launcher_log, task_of_log
 from simgrid_ml.record.follow import has_ended
 from simgrid_ml.record.journal import read_json
@@ -212,6 +213,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
     state = record.state
     moves = record.states()
     judged = stamp(record)
+    found = gpus_of(record)
     told: dict[str, Any] = {
         "run_id": record.id,
         "experiment": spec.get("experiment"),
@@ -224,6 +226,7 @@ def describe(record: RunRecord) -> dict[str, Any]:
         "job": _without_password(spec.get("job")),
         "cluster": spec.get("cluster"),
         "environment": record.document(wire.ENVIRONMENT),
+        "gpus": found and found.summary(),
         "error": error_of(record),
         "note": note(record),
         "remarks": [said for event in record.events() if (said := remark(event))],

@@ -13,6 +13,7 @@ import click
 from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import plain_text, print_error, print_table, print_text
+from simgrid_ml.cli.gpu_story import gpus_of
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.capacity import Capacity
@@ -20,10 +21,12 @@ from simgrid_ml.units import format_bytes, format_seconds
 
 __all__ = [
     "SHOWN_PACKAGES",
+    "gpus_in_a_line",
     "heading",
     "kept_warm",
     "print_artifacts",
     "print_doubts",
+    "print_gpus",
     "print_outcome",
     "print_run",
     "print_stages",
@@ -111,6 +114,35 @@ def node_size(record: RunRecord) -> str:
     return Capacity.from_json(told).describe() if told else ""
 
 
+def gpus_in_a_line(record: RunRecord) -> str:
+    """What is behind the nodes' GPUs, and the most that was taken; empty where they have none."""
+    if not (found := gpus_of(record)):
+        return ""
+    most = found.most()
+    where = f"{most.node} GPU {most.number}"
+    taken = f"at most {format_bytes(most.peak_bytes)} used ({where})" if most.peak_bytes else "idle"
+    return f"{found.describe()}; {taken}"
+
+
+def print_gpus(record: RunRecord) -> None:
+    """A section about the nodes' GPUs, where they have any."""
+    if not (found := gpus_of(record)):
+        return
+    heading("GPUs")
+    print_text(f"{found.describe()}: {found.plan['reason']}", indent=2)
+    rows = [
+        (
+            f"{gpu.node} GPU {gpu.number}",
+            f"at most {format_bytes(gpu.peak_bytes)}" if gpu.peak_bytes else "not used",
+            ", ".join(
+                f"{user.task or user.name} {format_bytes(user.peak_bytes)}" for user in gpu.users
+            ),
+        )
+        for gpu in found.gpus
+    ]
+    print_table(("", "", ""), rows, indent=2)
+
+
 def network(record: RunRecord) -> list[tuple[str, str]]:
     """Rows about the shaped links of the nodes, links of a kind together; none of others."""
     told = record.document(wire.PLACEMENT).get("network")
@@ -146,6 +178,8 @@ def print_outcome(record: RunRecord) -> None:
         print_text(f"Instead of {line}")
     if size := node_size(record):
         click.echo(f"Nodes: {size}")
+    if line := gpus_in_a_line(record):
+        print_text(f"GPUs: {line}")
     click.echo(f"Directory: {record.path}")
     if warm := warm_nodes(record):
         click.echo(warm)
@@ -251,6 +285,7 @@ def print_run(record: RunRecord, told: Mapping[str, Any]) -> None:
         print_table(("task", "node", "host", "pid", "ended"), rows_of_tasks, 2)
         for said in told["remarks"]:
             print_text(said, indent=2)
+    print_gpus(record)
     if told["verdicts"]:
         heading("Checks")
         print_verdicts(record)

@@ -134,6 +134,7 @@ class _Stages:
         self._step: tuple[str, float] | None = None
         self._moves: list[dict[str, Any]] = []
         self._events: list[dict[str, Any]] = []
+        self._gpus = _GpuMemory(record)
 
     def _new(self, name: str) -> Iterator[dict[str, Any]]:
         for offset, line in scan_journal(self.record.file(name), self._read[name]):
@@ -171,7 +172,10 @@ class _Stages:
         if self._step is not None:
             text, since = self._step
         what = f"{state.value}: {text}" if text else state.value
-        self.screen.status(f"{what} · {format_seconds(time.time() - since)}")
+        parts = [what, format_seconds(time.time() - since)]
+        if self.is_running and (gpus := self._gpus.in_a_line()):
+            parts.append(gpus)
+        self.screen.status(" · ".join(parts))
 
     def _begin_step(self, event: dict[str, Any]) -> None:
         at = float(event.get("t", time.time()))
@@ -202,6 +206,30 @@ class _Stages:
         state, since = self._stage
         mark = self.screen.style("──" if self.screen.has_unicode else "--", fg="cyan")
         self.screen.line(f"{mark} {state.value} {format_seconds(at - since)}")
+
+
+class _GpuMemory:
+    """How much of the nodes' GPUs is taken, as the run's journal last said."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self._record = record
+        self._offset = 0
+        self._memory_bytes = 0
+        self._text = ""
+
+    def in_a_line(self) -> str:
+        """Empty: the nodes have no GPUs."""
+        used = None
+        for offset, line in scan_journal(self._record.file(wire.GPU_MEMORY), self._offset):
+            self._offset, used = offset, line["used"]
+        if used:
+            from simgrid_ml.cli.gpu_story import in_a_line  # few runs have GPUs
+
+            if not self._memory_bytes:
+                node = self._record.document(wire.GPUS)["nodes"][0]
+                self._memory_bytes = node["shares"][0]["memory_bytes"]
+            self._text = in_a_line(used, self._memory_bytes)
+        return self._text
 
 
 def watch(record: RunRecord, screen: Screen, *, logs: bool = True) -> RunState:

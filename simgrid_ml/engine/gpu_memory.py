@@ -12,10 +12,11 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from simgrid_ml.engine.gpu_rows import user_rows
 from simgrid_ml.node.gpu_ledger import Ledger
 from simgrid_ml.record.journal import Journal
 
-__all__ = ["recorded", "user_rows"]
+__all__ = ["recorded"]
 
 PERIOD_S = 0.5
 LINES = 1000
@@ -72,22 +73,3 @@ def _at_the_end(ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
         "peaks": {node: list(ledger.peaks()) for node, ledger in ledgers.items()},
         "processes": {node: user_rows(ledger, ended=True) for node, ledger in ledgers.items()},
     }
-
-
-def user_rows(ledger: Ledger, *, ended: bool) -> list[dict[str, Any]]:
-    """The processes that put anything on a GPU of the node; sequences have an entry per GPU.
-
-    Args:
-        ended: also those that have ended.
-    """
-    return [
-        {
-            "pid": row.pid,
-            "rank": row.rank,
-            "name": row.name,
-            "bytes": list(row.bytes),
-            "peaks": list(row.peaks),
-        }
-        for row in ledger.rows(ended=ended)
-        if row.used
-    ]
