@@ -1,4 +1,4 @@
-"""Has written `checkpoint.pt`: simgrid-ml run --vm-size STANDARD_NC12 --framework pytorch save.py"""
+"""Has written `checkpoint.pt`: simgrid-ml run --vm-size Standard_NC12 --framework pytorch …"""
 
 import os
 
