@@ -14,7 +14,17 @@ from simgrid_ml import wire
 from simgrid_ml.node.gpu_devices import visible_gpus
 from simgrid_ml.node.gpu_ledger import Gpu, Ledger
 
-__all__ = ["Part", "SecondGpu", "Slice", "Slices", "decode", "encode", "fraction", "of_process"]
+__all__ = [
+    "Part",
+    "SecondGpu",
+    "Slice",
+    "Slices",
+    "decode",
+    "encode",
+    "fraction",
+    "of_process",
+    "room",
+]
 
 
 class Part(NamedTuple):
@@ -50,6 +60,20 @@ def decode(text: str) -> List[Part]:
         device, process_bytes, device_bytes = word.rsplit(":", 2)
         parts.append(Part(device, int(process_bytes), int(device_bytes)))
     return parts
+
+
+def room(memory_bytes: int, taken: int, free_bytes: int) -> int:
+    """Bytes free of a virtual GPU.
+
+    Args:
+        memory_bytes: all that it has.
+        taken: by the node's processes.
+        free_bytes: of the real GPU, which has other tenants too.
+
+    >>> room(11, 4, 100), room(11, 4, 3), room(11, 12, 100)
+    (7, 3, 0)
+    """
+    return max(0, min(free_bytes, memory_bytes - taken))
 
 
 def fraction(process_bytes: int, total_bytes: int) -> float:
@@ -158,6 +182,38 @@ class Slices(List[Slice]):
             raise SecondGpu(used, index)
         self._used[one.ordinal] = index
         return one
+
+    def resolve(self, index: int) -> int:
+        """CUDA's ordinal for a GPU that a script names by ``index``; the process uses it.
+
+        What CUDA itself says of a tensor is its own ordinal, and comes back as an index: one that
+        is in use for CUDA, and is not in use here, is taken for that.
+
+        Raises:
+            IndexError, SecondGpu: as ``use`` does.
+        """
+        if index not in self._used.values() and index in self._used:
+            return index
+        return self.use(index).ordinal
+
+    def look(self, index: int) -> int:
+        """As ``resolve``, for somebody who only asks: the process does not use it for that.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if index not in self._used.values() and index in self._used:
+            return index
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self[index].ordinal
+
+    def shown(self, ordinal: int) -> int:
+        """The script's index for an ordinal of CUDA's; the first of them until one is used."""
+        used = self._used.get(ordinal)
+        if used is not None:
+            return used
+        return next(i for i, one in enumerate(self) if one.ordinal == ordinal)
 
     def used_on(self, ordinal: int) -> Optional[int]:
         """Which slice this process uses of the device with CUDA's ``ordinal``; None: none yet."""

@@ -80,6 +80,20 @@ def test_a_process_has_one_part_of_a_device_and_any_part_of_another(ledger: Ledg
         slices.use(-1)
 
 
+def test_an_ordinal_of_cudas_own_is_told_from_one_of_the_scripts(ledger: Ledger) -> None:
+    slices = Slices(ledger, parts("GPU-a", "GPU-a", "GPU-b"), None, None)
+    assert slices.resolve(2) == 1
+    assert slices.resolve(1) == 1  # as tensors on it say; not the second GPU of the node
+    assert slices.resolve(0) == 0
+    slices = Slices(ledger, parts("GPU-a", "GPU-a", "GPU-b"), None, None)
+    assert slices.resolve(1) == 0
+    assert slices.resolve(0) == 0
+    slices = Slices(ledger, parts("GPU-a", "GPU-a", "GPU-b"), None, None)
+    assert slices.resolve(0) == 0
+    with pytest.raises(SecondGpu):
+        slices.resolve(1)
+
+
 def test_of_devices_that_cuda_shows_alone_the_first_that_is_touched_is_shown(
     ledger: Ledger,
 ) -> None:

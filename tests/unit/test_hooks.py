@@ -139,7 +139,8 @@ def test_a_name_that_is_no_hook_is_named(python: Python) -> None:
     done = python("-c", SHOW, hooks="numpy_alias, numpy_aliases")
     assert done.stdout == "True own <class 'float'>\n"
     (line,) = done.stderr.splitlines()
-    assert line.startswith("simgrid-ml: there is no hook 'numpy_alias'; there are: numpy_aliases, ")
+    assert line.startswith("simgrid-ml: there is no hook 'numpy_alias'; there are: ")
+    assert "numpy_aliases" in line
 
 
 def test_the_sitecustomize_that_was_there_before_runs_too(python: Python, site: Path) -> None:
