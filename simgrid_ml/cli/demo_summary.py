@@ -7,6 +7,8 @@ import click
 from simgrid_ml import wire
 from simgrid_ml.cli import story
 from simgrid_ml.cli.console import print_error, print_table, print_text, sparkline
+from simgrid_ml.cli.gpu_story import gpus_of
+from simgrid_ml.cli.gpus import print_gpus
 from simgrid_ml.cli.summary import (
     SHOWN_PACKAGES,
     heading,
@@ -37,6 +39,11 @@ def summarise(record: RunRecord) -> int:
     print_stages(record)
     _print_environment(record)
     _print_losses(record)
+    gpus = gpus_of(record)
+    if gpus is not None:
+        heading("Memory of the GPUs")
+        print_text(gpus.describe(), indent=2)
+        print_gpus(gpus, indent=2)
     logs = story.task_logs(record)
     if logs:
         heading("Logs of the tasks")
@@ -65,6 +72,7 @@ def summarise(record: RunRecord) -> int:
         [
             ("simgrid-ml runs show latest", "stages, tasks, environment, checks"),
             (f"simgrid-ml runs logs latest {_one_task(logs)}", "what one task wrote"),
+            *[("simgrid-ml gpus latest", "what is behind the GPUs, and why")] * bool(gpus),
             ("simgrid-ml tensorboard latest", "its curves in a browser"),
             ("simgrid-ml runs download latest outputs/", "the model and the metrics"),
             ("simgrid-ml demo --copy-to my-demo", "the scripts, to change and run"),
