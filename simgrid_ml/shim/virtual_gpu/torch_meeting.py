@@ -1,0 +1,90 @@
+"""The first time that the ranks of a group meet, where NCCL looks whether two have the same GPU."""
+
+import os
+import warnings
+
+__all__ = ["CHECK_VARIABLE", "Groups", "refuse_twins"]
+
+CHECK_VARIABLE = "SIMGRID_ML_GPU_NCCL_CHECK"
+"""What happens when two ranks have the same GPU: "error", "warn" or "off"."""
+
+
+class Groups:
+    """The process groups of backend "nccl" in this process."""
+
+    def __init__(self, gpus, c10d):
+        self._gpus = gpus
+        self._c10d = c10d
+        self._met = set()
+
+    def default(self):
+        """The group of all ranks; None: there is none."""
+        return self._c10d.GroupMember.WORLD
+
+    def is_nccl(self, group):
+        """Whether it was asked for NCCL for tensors on GPUs."""
+        return "nccl" in self._backends(group)
+
+    def carries_gpus_alone(self, group):
+        """Whether NCCL is all that it was asked for."""
+        backends = self._backends(group)
+        return "nccl" in backends and "cpu" not in backends
+
+    def _backends(self, group):
+        return self._c10d._world.pg_backend_config.get(group, "")
+
+    def serve(self, group):
+        """Have Gloo carry what C++ takes for tensors on the CPU."""
+        torch = self._gpus.torch
+        cpu, cuda = torch.device("cpu"), torch.device("cuda")
+        if cpu not in group._device_types:
+            kind = self._c10d.ProcessGroup.BackendType.NCCL
+            group._register_backend(cpu, kind, group._get_backend(cuda))
+
+    def meet(self, group, gpu):
+        """All ranks of ``group`` tell each other their GPUs, the first time.
+
+        Raises:
+            torch.distributed.DistBackendError: two have the same; on all ranks.
+        """
+        if group in self._met:
+            return
+        self._met.add(group)
+        gpus = self._gpus
+        gpus.lazy_init()
+        device = gpus.devices[gpu]
+        ledger = gpus.devices.ledger
+        ledger.put_collective(device.number)
+        if os.environ.get(CHECK_VARIABLE, "error") == "off":
+            return
+        _, store = self._c10d._world.pg_map[group]
+        mine = f"{ledger.node} {device.gpu.bus_id} {device.gpu.uuid}"
+        store.set(f"simgrid-ml/gpu/{group.rank()}", mine)
+        seen = {}
+        for rank in range(group.size()):
+            place = store.get(f"simgrid-ml/gpu/{rank}").decode()
+            if place in seen:
+                node, bus, _ = place.split()
+                error = gpus.torch.distributed.DistBackendError
+                refuse_twins(error, f"rank {rank}", f"rank {seen[place]}", bus, node, gpu)
+            seen[place] = rank
+
+
+def refuse_twins(error, one, other, bus, node, gpu):
+    """Two ranks have the same GPU: NCCL's error, or a warning, as the job wants it.
+
+    Raises:
+        error: unless ``SIMGRID_ML_GPU_NCCL_CHECK`` is not "error".
+    """
+    text = (
+        "NCCL error: invalid usage (run with NCCL_DEBUG=WARN for details)\n"
+        "ncclInvalidUsage: This usually reflects invalid usage of NCCL library.\nLast error:\n"
+        f"Duplicate GPU detected : {one} and {other} both on CUDA device {bus}\n"
+        f"[simgrid-ml] both use cuda:{gpu} of {node}: call torch.cuda.set_device(local_rank) "
+        "before anything else uses CUDA"
+    )
+    check = os.environ.get(CHECK_VARIABLE, "error")
+    if check == "error":
+        raise error(text)
+    if check == "warn":
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
