@@ -193,7 +193,7 @@ def in_a_line(used: Mapping[str, Sequence[int]], memory_bytes: int) -> str:
     most, node, number = max(
         (value, node, number) for node, each in used.items() for number, value in enumerate(each)
     )
-    return f"GPU memory at most {format_bytes(most)} of {total} (node {node[4:]} GPU {number})"
+    return f"GPU memory at most {format_bytes(most)} of {total} ({node} GPU {number})"
 
 
 def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
