@@ -173,8 +173,10 @@ class Commands:
         decided: float | None = None
         wait_s = 0.01
         while decided is None or time.monotonic() < decided + self._linger_s:
-            for report in reports.values():
+            for name, report in reports.items():
                 report.refresh()
+                while report.waits:
+                    self._log("no-progress", task=name, text=report.waits.pop(0))
             missing = [name for name, report in reports.items() if not report.started]
             if not missing and not all_started:
                 all_started = True

@@ -18,6 +18,8 @@ class TaskReport:
         self.started = False
         self.failed = False
         self.ended = False
+        self.waits: list[str] = []
+        """What it has said of itself that it waits for, and for too long."""
 
     def refresh(self) -> None:
         try:
@@ -31,6 +33,8 @@ class TaskReport:
             self.started = True
             if event == "failing":
                 self.failed = True
+            elif event == "no-progress":
+                self.waits.append(line["text"])
             elif event == "ended":
                 self.ended = True
                 self.failed = self.failed or bool(line["signal"] or line["code"])
