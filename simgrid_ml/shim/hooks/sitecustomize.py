@@ -21,13 +21,18 @@ _ABOUT = {
         *("horovod.keras.callbacks", "horovod.tensorflow.keras.callbacks"),
     ),
     "torch_gloo": ("torch.distributed.distributed_c10d",),
-    "virtual_cuda": ("torch", "horovod.torch.mpi_ops"),
+    "virtual_cuda": (
+        *("torch", "torch.utils.cpp_extension", "triton.runtime.jit"),
+        "horovod.torch.mpi_ops",
+    ),
     "virtual_tensorflow": (
         *("tensorflow.python.pywrap_tfe", "tensorflow.python.client.pywrap_tf_session"),
         *("tensorflow.python.eager.context", "tensorflow.python.framework.errors_impl"),
         *("tensorflow.python.framework.ops", "tensorflow.python.framework.importer"),
         *("tensorflow.python.client.session", "tensorflow.python.client.device_lib"),
         *("tensorflow.python.ops.nccl_ops", "keras.src.layers.rnn.gru_lstm_utils"),
+        "tensorflow.python.data.ops.multi_device_iterator_ops",
+        "tensorflow.python.data.experimental.ops.prefetching_ops",
         "keras.src.optimizers.optimizer",
     ),
 }

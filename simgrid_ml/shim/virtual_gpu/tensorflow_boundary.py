@@ -41,7 +41,9 @@ def eager(pywrap_tfe, process):
             from tensorflow.core.protobuf import config_pb2
 
             wanted = config_pb2.ConfigProto.FromString(config)
-            return original(options, process.created(wanted).SerializeToString())
+            # Without eager execution it is savers and the like that ask; TensorFlow 1 had no such.
+            created = process.created if _is_eager() else process.served
+            return original(options, created(wanted).SerializeToString())
 
         return TFE_ContextOptionsSetConfig
 
@@ -132,6 +134,12 @@ def sessions(pywrap, process):
     tensorflow_private.extend(pywrap, "TF_SetDevice", placed)
     tensorflow_private.extend(pywrap, "TF_DeviceListMemoryBytes", memory)
     _lists(pywrap, process)
+
+
+def _is_eager():
+    from tensorflow.python.framework import ops
+
+    return ops.executing_eagerly_outside_functions()
 
 
 def limit_of(name, process):

@@ -26,6 +26,8 @@ _INSTALLERS = {
     "tensorflow.python.framework.errors_impl": (tensorflow_boundary.errors,),
     "tensorflow.python.framework.ops": (tensorflow_graphs.ops,),
     "tensorflow.python.framework.importer": (tensorflow_graphs.importer,),
+    "tensorflow.python.data.ops.multi_device_iterator_ops": (tensorflow_graphs.datasets,),
+    "tensorflow.python.data.experimental.ops.prefetching_ops": (tensorflow_graphs.datasets,),
     "tensorflow.python.client.session": (tensorflow_sessions.session,),
     "tensorflow.python.client.device_lib": (tensorflow_sessions.device_lib,),
     "tensorflow.python.ops.nccl_ops": (tensorflow_kernels.nccl,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import tensorflow_private
 
-__all__ = ["importer", "ops"]
+__all__ = ["datasets", "importer", "ops"]
 
 _STRING = 7
 """DT_STRING: no GPU holds such a tensor."""
@@ -89,3 +89,17 @@ def _rename(graph, change):
         for node in nodes:
             if node.device:
                 node.device = change(node.device)
+
+
+def datasets(module, process):
+    """Modules of ``tf.data`` that give C++ the name of a device as a tensor."""
+
+    class Ops:
+        def __getattr__(self, name):
+            return getattr(original, name)
+
+        def convert_to_tensor(self, value, *arguments, **named):
+            return original.convert_to_tensor(process.to_tensorflow(value), *arguments, **named)
+
+    original = module.ops
+    tensorflow_private.extend(module, "ops", lambda original: Ops())

@@ -141,7 +141,12 @@ class Process:
                 self._cache.clear()
             elif wanted and self.logical:
                 self._compare(wanted)
-            return self._served(config)
+            return self._served(config, self.logical)
+
+    def served(self, config):
+        """As ``created``, for devices by which no GPUs are used or chosen."""
+        with self._lock:
+            return self._served(config, self._wanted(config))
 
     def _wanted(self, config):
         devices = list(self.devices)
@@ -177,7 +182,7 @@ class Process:
                     "supported, see https://github.com/tensorflow/tensorflow/issues/19083",
                 )
 
-    def _served(self, config):
+    def _served(self, config, gpus):
         from tensorflow.core.protobuf import config_pb2
 
         served = config_pb2.ConfigProto()
@@ -187,8 +192,8 @@ class Process:
         cpus = max(1, config.device_count.get("CPU", 1))
         if cpus > 1:
             cpus += tensorflow_names.SLOTS
-        elif self.logical:
-            cpus = 1 + len(self.logical)
+        elif gpus:
+            cpus = 1 + len(gpus)
         else:
             # Others reach this one's CPU by CPU:1; who looks sees by so many that it has no GPU.
             cpus = tensorflow_names.SLOTS + 1
