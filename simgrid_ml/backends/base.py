@@ -34,6 +34,9 @@ class NodesRequest:
         visible: folders of the host that every node reads at the same path.
         writable: more folders of the host, which every node reads and writes at the same path.
         peers: names of all nodes that may ever share a network with these; none: these alone.
+        gpus: UUIDs of the real GPUs and MIG instances that a node is given, by its name.
+        gpu_limits: bytes that all processes of a node may take of each, by node and UUID; where
+            there are none, nobody outside the node limits them.
         log: a file in ``run_dir`` that takes what goes wrong before an agent has reported.
     """
 
@@ -47,6 +50,8 @@ class NodesRequest:
     visible: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    gpus: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gpu_limits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     log: str = os.devnull
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.backends.image import NodeImage
+from simgrid_ml.gpus.containers import device_request
 from simgrid_ml.native import PACKAGE
 from simgrid_ml.node.config import Config
 from simgrid_ml.node.isolation import TCP
@@ -77,12 +79,17 @@ def node_tmp(request: NodesRequest, node: str) -> str:
 
 
 def container_body(
-    request: NodesRequest, image: NodeImage, config: Config, number: str
+    request: NodesRequest,
+    image: NodeImage,
+    config: Config,
+    number: str,
+    named_gpus: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What ``POST /containers/create`` is given for the one node of ``config``.
 
     Args:
         number: of the request, for its label.
+        named_gpus: UUIDs that the engine's specifications of CDI name.
     """
     (node,) = config.nodes
     capacity = request.capacity
@@ -112,6 +119,8 @@ def container_body(
     if config.relay is not None:
         host["Sysctls"] = {f"net.ipv4.{name}": value for name, value in TCP.items()}
         host["Devices"] = [{"PathOnHost": _TUN, "PathInContainer": _TUN, "CgroupPermissions": "rw"}]
+    if gpus := request.gpus.get(node):
+        host["DeviceRequests"] = [device_request(gpus, named_gpus)]
     if capacity.cpus is not None:
         host["CpuPeriod"] = _CPU_PERIOD_US
         host["CpuQuota"] = max(1000, round(capacity.cpus * _CPU_PERIOD_US))

@@ -35,6 +35,8 @@ from simgrid_ml.backends.host_image import host_image
 from simgrid_ml.backends.image import NodeImage
 from simgrid_ml.backends.images import fetch, named_image
 from simgrid_ml.errors import HostError, NodeError, PlacementError
+from simgrid_ml.gpus.containers import for_containers, named_devices
+from simgrid_ml.gpus.discover import host_gpus
 from simgrid_ml.native import PACKAGE, node_program
 from simgrid_ml.network.addresses import INTERFACE, MAX_NODES, NETMASK, addresses
 from simgrid_ml.network.bridge import Plug
@@ -94,6 +96,7 @@ class DockerBackend:
             isolation=("hostname", "pid", "mount", "ipc", "network"),
             enforces_sizes=True,
             max_nodes=MAX_NODES,
+            gpus=for_containers(host_gpus(own_cgroups=True), info),
         )
 
     def fetch_image(
@@ -320,7 +323,7 @@ class _Containers:
             **{**network, "addresses": self._addresses},
         )
         try:
-            body = container_body(request, self.image, config, self._number)
+            body = container_body(request, self.image, config, self._number, self._named_gpus())
             self._ids[node] = self._engine.create(name, body)
             self._engine.start(self._ids[node])
         except EngineError as error:
@@ -330,6 +333,31 @@ class _Containers:
                 f"{node} could not be started as a container",
                 evidence=f"{name} of {self.image.name}: {error.evidence or error.cause}",
                 remedy="`simgrid-ml doctor` checks the engine; an image needs Python 3.8 or later",
+            ) from error
+        if limits := request.gpu_limits.get(node):
+            self._limit_gpus(node, limits)
+
+    def _named_gpus(self) -> tuple[str, ...]:
+        """What of GPUs the engine's specifications of CDI name; not asked for where none is."""
+        if not any(self._request.gpus.values()):
+            return ()
+        return tuple(named_devices(self._engine.info().get("CDISpecDirs") or ()))
+
+    def _limit_gpus(self, node: str, limits: Mapping[str, int]) -> None:
+        """By the container's control group, before anything but the agent is in it."""
+        from simgrid_ml.gpus import mps, nvml
+
+        try:
+            with nvml.opened() as library:
+                try:
+                    mps.limit_memory(library, mps.cgroup_of(self._pid(node)), limits)
+                except library.NVMLError as error:
+                    raise OSError(nvml.sentence(error)) from error
+        except (OSError, nvml.NvmlUnavailable) as error:
+            raise NodeError(
+                f"the GPU memory of {node} could not be limited by its control group",
+                evidence=str(error),
+                remedy="gpu_sharing=time-sliced leaves limits to the frameworks",
             ) from error
 
     def _unshares(self) -> bool:

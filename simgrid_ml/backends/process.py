@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.errors import NodeError, UsageError
+from simgrid_ml.gpus.discover import host_gpus
 from simgrid_ml.native import PACKAGE, compiled, node_program
 from simgrid_ml.node import isolation
 from simgrid_ml.node.config import Config
@@ -56,7 +57,7 @@ class ProcessBackend:
 
     def inventory(self) -> HostInventory:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return HostInventory(cpus=cpu_count(), memory_bytes=memory)
+        return HostInventory(cpus=cpu_count(), memory_bytes=memory, gpus=host_gpus())
 
     @contextlib.asynccontextmanager
     async def nodes(self, request: NodesRequest) -> AsyncIterator[Awaitable[object]]:

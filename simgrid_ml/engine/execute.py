@@ -31,6 +31,8 @@ from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
 from simgrid_ml.engine.gpu_checking import check_gpus
+from simgrid_ml.engine.gpu_requests import devices_for_pool, for_pool, with_devices
+from simgrid_ml.engine.gpu_turn import gpus_given, unless_gpu_lost
 from simgrid_ml.engine.gpus import LiveGpus
 from simgrid_ml.engine.links import LiveLinks
 from simgrid_ml.engine.nccl import served_by_gloo
@@ -42,10 +44,9 @@ from simgrid_ml.record.read import tail
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.spec.capacity import Capacity, size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.gpu_plan import plan_gpus
-from simgrid_ml.spec.gpus import HostGpus
+from simgrid_ml.spec.gpus import GpuPlan, HostGpus
 from simgrid_ml.spec.job import JobSpec
-from simgrid_ml.spec.placement import Placement, place
+from simgrid_ml.spec.placement import HostInventory, Placement, place
 from simgrid_ml.spec.value import from_plain
 
 __all__ = ["execute"]
@@ -148,9 +149,12 @@ class _Story:
         """From nothing to commands that have ended, on nodes that are its own meanwhile."""
         record, job, cluster = self.record, self.job, self.cluster
         host = self.backend.inventory()
+        pooled, contained = is_pooled(record), isinstance(self.backend, OffersImages)
+        if pooled and contained:
+            host = for_pool(host)
         self.host_gpus = host.gpus
         placement = place(job, cluster, host)
-        nodes_at_once = cluster.max_nodes if is_pooled(record) else len(placement.nodes)
+        nodes_at_once = cluster.max_nodes if pooled else len(placement.nodes)
         capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
         cores = capacity.cores(len(placement.nodes), host)
         request = NodesRequest(
@@ -173,18 +177,43 @@ class _Story:
             )
             await stack.enter_async_context(board.listening())
             try:
+                if pooled:
+                    every = (f"node{n}" for n in range(cluster.max_nodes))
+                    devices = devices_for_pool(cluster, host.gpus)
+                    request = replace(request, gpus=dict.fromkeys(every, devices))
+                else:  # before its nodes, which have no others to wait for
+                    plan = await self.gpus_for(stack, placement, host, environment, contained)
+                    request = with_devices(request, plan)
                 turn = nodes_for(record, cluster, self.backend, request, self.log)
                 nodes = stack.enter_async_context(turn)
                 given = await self.unless_cancelled(nodes)
                 placed = place(job, cluster, host, given.nodes)
                 placement = self.placement = replace(placed, cpus=cores)
-                plan = plan_gpus(cluster, given.nodes, host.gpus, memory_bytes=host.memory_bytes)
+                if pooled:
+                    turn_for_gpus = self.gpus_for(stack, placement, host, environment, False)
+                    plan = await given.unless_lost(turn_for_gpus)
                 self.gpus = LiveGpus(record, plan, self.log)
                 await given.unless_lost(
                     self.on_nodes(board, given, placement, capacity, environment)
                 )
             finally:
                 board.dismiss()  # before the backend's own exit, so that agents end in peace
+
+    async def gpus_for(
+        self,
+        stack: contextlib.AsyncExitStack,
+        placement: Placement,
+        host: HostInventory,
+        environment: BuiltEnvironment,
+        contained: bool,
+    ) -> GpuPlan | None:
+        """Those of the nodes of ``placement``, when other runs have let go of what it needs."""
+        turn = gpus_given(
+            *(self.record, self.cluster, placement, host, environment, self.log),
+            contained=contained,
+        )
+        with self.time_limit():
+            return await self.unless_cancelled(stack.enter_async_context(turn))
 
     async def on_nodes(
         self,
@@ -244,7 +273,7 @@ class _Story:
         )
         with self.time_limit():
             async with fidelity.sampling(), self.gpus.sampling():
-                await self.unless_cancelled(commands.run())
+                await self.unless_cancelled(unless_gpu_lost(self.gpus.plan, commands.run()))
 
     async def hellos(
         self, board: Switchboard, nodes: tuple[str, ...], ended: Awaitable[object] | None

@@ -27,6 +27,7 @@ from typing import Any
 from simgrid_ml import wire
 from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.engine import plugins
+from simgrid_ml.engine.gpu_requests import devices_for_pool
 from simgrid_ml.engine.pool_nodes import Nodes, kind_of
 from simgrid_ml.engine.pool_plan import Kind, Scale, Waiting, in_fair_order, next_wake_s, plan
 from simgrid_ml.environments.build import read_by_nodes
@@ -76,14 +77,16 @@ def usual_kind(cluster: ClusterSpec) -> Kind:
     backend = plugins.backend(cluster.backend)
     shm = JobSpec(source="/", entry_script="-").shm_size_bytes
     names = tuple(f"node{n}" for n in range(cluster.max_nodes))
+    host = backend.inventory()
     request = NodesRequest(
         run_id="",
         run_dir="",
         nodes=names,
         socket="",
-        capacity=size_nodes(cluster, cluster.max_nodes, backend.inventory(), shm),
+        capacity=size_nodes(cluster, cluster.max_nodes, host, shm),
         links=cluster.links,
         visible=read_by_nodes(None),
+        gpus=dict.fromkeys(names, devices_for_pool(cluster, host.gpus)),
     )
     kind = kind_of(backend, cluster.backend, request)
     if not kind.warm and cluster.links is None and cluster.vm_size:

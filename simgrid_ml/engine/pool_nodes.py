@@ -45,6 +45,7 @@ def kind_of(backend: Backend, name: str, nodes: NodesRequest) -> Kind:
         image=nodes.image,
         # Nodes that are not made of images see the whole host.
         visible=nodes.visible if isinstance(backend, OffersImages) else (),
+        gpus=nodes.gpus.get(nodes.nodes[0], ()) if isinstance(backend, OffersImages) else (),
     )
 
 
@@ -160,6 +161,7 @@ class Nodes:
             visible=kind.visible,
             writable=self._writable,
             peers=peers if kind.joins else (),
+            gpus=dict.fromkeys(names, kind.gpus),
             log=os.path.join(folder, "nodes.log"),
         )
         life = asyncio.create_task(self._live(request, kind, board))

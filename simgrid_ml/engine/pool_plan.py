@@ -27,6 +27,7 @@ class Kind(Value, frozen=True, kw_only=True):
         links: what is between them.
         image: the container image asked for.
         visible: folders of the host that the nodes read.
+        gpus: UUIDs of real GPUs and MIG instances that each node is given.
         joins: whether nodes that are started later reach those that are there already.
         warm: whether they can outlive a run. Nodes with shaped links are started and ended by
             the run itself, which can then measure and change the links; the pool gives it places.
@@ -39,6 +40,7 @@ class Kind(Value, frozen=True, kw_only=True):
     links: Links | None = None
     image: str | None = None
     visible: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from simgrid_ml import __version__, wire
+from simgrid_ml.backends.base import Backend
+from simgrid_ml.backends.image import OffersImages
 from simgrid_ml.engine import plugins, snapshot
+from simgrid_ml.engine.gpu_requests import for_pool, planned
 from simgrid_ml.environments import requirements
 from simgrid_ml.errors import HostError, PlacementError, SpecError
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunLock, RunRecord
 from simgrid_ml.record.store import RunStore
-from simgrid_ml.spec.capacity import size_nodes
+from simgrid_ml.spec.capacity import Capacity, size_nodes
 from simgrid_ml.spec.cluster import ClusterSpec, stored_cluster
+from simgrid_ml.spec.gpus import GpuPlan
 from simgrid_ml.spec.job import JobSpec, Mpi
-from simgrid_ml.spec.placement import place
+from simgrid_ml.spec.placement import Placement, place
 from simgrid_ml.spec.value import from_plain, to_plain
 
-__all__ = ["check_source", "submit"]
+__all__ = ["Prospect", "check_source", "prospect", "submit"]
 
 
 def submit(
@@ -57,32 +61,13 @@ def submit(
             ``SnapshotError``, ``ConflictError``).
         HostError: the supervisor could not be started.
     """
-    from_plain(to_plain(job), JobSpec, "job")  # as the supervisor will: it checks every range
-    from_plain(to_plain(cluster), ClusterSpec, "cluster")
-    check_source(job)
-    requirements.check(job.environment)
-    _check_workspace(store)
-    backend = plugins.backend(cluster.backend)
-    host = backend.inventory()
-    placement = place(job, cluster, host)
-    pooled = _is_stored(cluster, store)
-    nodes_at_once = cluster.max_nodes if pooled else len(placement.nodes)
-    capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
-    if cluster.links is not None:
-        from simgrid_ml.engine.links import check_links  # 20 ms that few need
-
-        check_links(backend, cluster, placement.nodes, capacity)
-    if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
-        raise PlacementError(
-            f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",
-            remedy="use more processes per node",
-        )
+    prospect(job, cluster, store=store)
     spec = {
         "job": to_plain(job),
         "cluster": to_plain(cluster),
         "created": time.time(),
         "submitter": f"process {os.getpid()} since {_started()}",
-        "pooled": pooled,
+        "pooled": _is_stored(cluster, store),
         **(extra or {}),
     }
     record, lock = store.create_held(experiment, spec, run_id)
@@ -100,6 +85,51 @@ def submit(
     finally:
         lock.close()  # the supervisor has its own descriptor of it
     return record
+
+
+class Prospect(NamedTuple):
+    """What a run would be given."""
+
+    placement: Placement
+    capacity: Capacity
+    gpus: GpuPlan | None
+
+
+def prospect(job: JobSpec, cluster: ClusterSpec, *, store: RunStore) -> Prospect:
+    """What ``submit`` would start; nothing is started or written.
+
+    Raises:
+        UsageError: the job cannot be run as it stands, as for ``submit``.
+    """
+    from_plain(to_plain(job), JobSpec, "job")  # as the supervisor will: it checks every range
+    from_plain(to_plain(cluster), ClusterSpec, "cluster")
+    check_source(job)
+    requirements.check(job.environment)
+    _check_workspace(store)
+    backend = plugins.backend(cluster.backend)
+    host = backend.inventory()
+    placement = place(job, cluster, host)
+    pooled = _is_stored(cluster, store)
+    nodes_at_once = cluster.max_nodes if pooled else len(placement.nodes)
+    capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
+    gpus = None
+    if cluster.gpus_per_node:
+        gpus = planned(cluster, placement, for_pool(host) if _in_pool(backend, pooled) else host)
+    if cluster.links is not None:
+        from simgrid_ml.engine.links import check_links  # 20 ms that few need
+
+        check_links(backend, cluster, placement.nodes, capacity)
+    if isinstance(job.distribution, Mpi) and job.distribution.nodes > wire.MAX_NODES_PER_MPI_RUN:
+        raise PlacementError(
+            f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",
+            remedy="use more processes per node",
+        )
+    return Prospect(placement, capacity, gpus)
+
+
+def _in_pool(backend: Backend, pooled: bool) -> bool:
+    """Whether nodes are containers that are there before the run is."""
+    return pooled and isinstance(backend, OffersImages)
 
 
 def check_source(job: JobSpec) -> None:

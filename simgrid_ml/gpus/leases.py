@@ -82,10 +82,9 @@ class Leases:
                     files.extend(self._take(share, run) for share in wanted)
             yield blocking
         finally:
-            for descriptor, path in files:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-                os.close(descriptor)
+            if files:
+                with self._turn():
+                    _give_back(files)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -121,6 +120,15 @@ class Leases:
 
 
 _EVERYTHING = 2**63
+
+
+def _give_back(files: Sequence[tuple[int, str]]) -> None:
+    for descriptor, path in files:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with contextlib.suppress(OSError):  # others have shares of the device
+            os.rmdir(os.path.dirname(path))
+        os.close(descriptor)
 
 
 def _read(device: str, path: str) -> Lease | None:

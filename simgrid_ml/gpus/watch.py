@@ -11,7 +11,7 @@ from typing import Any
 from simgrid_ml.errors import HostError
 from simgrid_ml.gpus.nvml import NvmlUnavailable, is_lost, opened, sentence
 
-__all__ = ["first_lost", "watched"]
+__all__ = ["first_lost", "lost_now", "watched"]
 
 _PERIOD_S = 5.0
 
@@ -61,3 +61,23 @@ async def watched(
     finally:
         over.set()
         lost.cancel()
+
+
+async def lost_now(devices: Sequence[str]) -> HostError | None:
+    """The loss of one of ``devices``; waits as long as the driver takes to answer."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[HostError | None] = loop.create_future()
+
+    def tell(loss: HostError | None) -> None:
+        if not answer.done():
+            answer.set_result(loss)
+
+    def look() -> None:
+        loss = None
+        with contextlib.suppress(NvmlUnavailable), opened() as nvml:
+            loss = first_lost(nvml, devices)
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(tell, loss)
+
+    threading.Thread(target=look, daemon=True, name="gpus").start()
+    return await answer
