@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from simgrid_ml.cli import story
-from simgrid_ml.cli.console import Screen, json_option, print_json
+from simgrid_ml.cli.console import Screen, json_option, print_json, print_table
 from simgrid_ml.cli.distribution import distribution_of, distribution_options
 from simgrid_ml.cli.environment import environment_of, environment_options
 from simgrid_ml.cli.gpu_options import gpu_options
@@ -47,6 +47,7 @@ _OF_THE_CLUSTER = (
 @click.option("--experiment", help="Name in the run history  [SCRIPT's name]")
 @click.option("--max-run", metavar="TIME", help="End the run after this time: 90, 10min, 2h.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once; the run goes on.")
+@click.option("--dry-run", is_flag=True, help="Show what would run where, and start nothing.")
 @json_option
 @new_workspace_option
 def run(
@@ -54,6 +55,7 @@ def run(
     script: str,
     arguments: tuple[str, ...],
     detach: bool,
+    dry_run: bool,
     as_json: bool,
     **flags: Any,
 ) -> int:
@@ -71,6 +73,9 @@ def run(
     else:
         job, cluster, experiment = _from_flags(store, script, arguments, flags)
         extra = {}
+    if dry_run:
+        _print_prospect(job, cluster, store, as_json)
+        return 0
     from simgrid_ml.engine.prepare import submit
 
     who = {"submitter": f"session {os.getsid(0)}"}  # all that is typed into one terminal
@@ -87,6 +92,31 @@ def run(
         )
         return 0
     return follow_to_end(record, as_json=as_json)
+
+
+def _print_prospect(job: Any, cluster: Any, store: RunStore, as_json: bool) -> None:
+    """What a run would be given, unless it is refused as a run would be."""
+    from simgrid_ml.engine.prepare import prospect
+
+    placement, capacity, gpus = prospect(job, cluster, store=store)
+    if as_json:
+        print_json(
+            {
+                "placement": placement.to_json(),
+                "capacity": capacity.to_json(),
+                "gpus": gpus and gpus.to_json(),
+            }
+        )
+        return
+    rows = [(task.name, task.node, str(task.local_rank)) for task in placement.tasks]
+    print_table(("task", "node", "local rank"), rows)
+    if size := capacity.describe():
+        click.echo(f"Nodes: {size}")
+    if gpus is not None:
+        from simgrid_ml.cli.gpus import print_plan
+
+        print_plan(gpus.to_json(), gpus.describe())
+    click.echo("Nothing was started (--dry-run).")
 
 
 def follow_to_end(record: RunRecord, *, as_json: bool = False) -> int:
