@@ -7,21 +7,42 @@ __all__ = ["install"]
 
 _FACTORIES = (
     *("empty", "zeros", "ones", "full", "rand", "randn", "randint", "arange", "eye", "linspace"),
-    *("logspace", "randperm", "empty_strided", "scalar_tensor"),
-    *("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"),
+    *("logspace", "randperm", "empty_strided", "scalar_tensor", "normal", "tril_indices"),
+    *("triu_indices", "hann_window", "hamming_window"),
 )
+_LIKE = ("empty", "zeros", "ones", "full", "rand", "randn", "randint")
+_NEW = ("empty", "zeros", "ones", "full", "empty_strided")
+_SPARSE = ("coo", "csr", "csc", "bsr", "bsc", "compressed")
 
 
 def install(gpus):
-    """Change the constructors of ``torch``, and ``torch.Generator``."""
+    """Change the constructors of ``torch``, ``torch.Generator`` and ``torch.device``."""
     torch = gpus.torch
     torch_private.remember_constructors()
     for name in ("tensor", "as_tensor", "asarray"):
-        torch_private.extend(torch, name, lambda original, name=name: _from(gpus, original, name))
+        _change(torch, torch, name, lambda original, name=name: _from(gpus, original, name))
     for name in _FACTORIES:
-        torch_private.extend(torch, name, lambda original: _with_ordinal(torch, original))
+        _change(torch, torch, name, lambda original: _with_ordinal(torch, original))
+    for name in _LIKE:
+        _change(torch, torch, f"{name}_like", lambda original: _like(gpus, original))
+    for name in _NEW:
+        _change(torch, torch.Tensor, f"new_{name}", lambda original: _like(gpus, original))
+    for name in _SPARSE:
+        _change(torch, torch, f"sparse_{name}_tensor", lambda original: _sparse(gpus, original))
+    torch_private.extend(torch, "from_dlpack", lambda original: _shared(original))
     _modules(torch)
     torch_private.replace(torch, "Generator", _generator(gpus, torch.Generator))
+    _device(torch)
+
+
+def _change(torch, owner, name, make):
+    def made(original):
+        new = make(original)
+        new.__name__ = name
+        torch_private.scripts_alike(torch, new, original)
+        return new
+
+    torch_private.extend(owner, name, made)
 
 
 def _from(gpus, original, name):
@@ -38,12 +59,15 @@ def _from(gpus, original, name):
             else:
                 device = torch_private.default_device(torch)
         gpu = gpus.index_of(device, default=False)
+        pinned = kwargs.pop("pin_memory", False)
         if gpu is None:
             if device is not None:
                 kwargs["device"] = device
-            return original(data, *args, **kwargs)
+            made = original(data, *args, **kwargs)
+            if pinned:
+                made.untyped_storage()._virtual_pinned = True
+            return made
         requires_grad = kwargs.pop("requires_grad", False)
-        kwargs.pop("pin_memory", None)
         if name != "tensor" and isinstance(data, torch.Tensor):
             made = data.to(gpus.names[gpu], dtype=kwargs.get("dtype") or (args or (None,))[0])
         else:
@@ -52,7 +76,6 @@ def _from(gpus, original, name):
                 made = gpus.move(made.detach(), gpu)
         return made.requires_grad_() if requires_grad else made
 
-    construct.__name__ = name
     return construct
 
 
@@ -64,8 +87,52 @@ def _with_ordinal(torch, original):
             kwargs["device"] = torch.device("cuda", kwargs["device"])
         return original(*args, **kwargs)
 
-    construct.__name__ = original.__name__
     return construct
+
+
+def _like(gpus, original):
+    """After the example of a tensor, whose device C++ takes for the host's."""
+    torch = gpus.torch
+
+    def construct(*args, **kwargs):
+        device = kwargs.get("device")
+        if device is None:
+            return original(*args, **kwargs)
+        device = kwargs["device"] = torch.device(device)
+        made = original(*args, **kwargs)
+        if device.type == "cpu" and gpu_of(made) is not None:
+            gpus.release(made.untyped_storage())
+        return made
+
+    return construct
+
+
+def _sparse(gpus, original):
+    """The host's is moved: C++ would make one of CUDA."""
+
+    def construct(*args, **kwargs):
+        gpu = gpus.index_of(kwargs.get("device"), default=False)
+        if gpu is None:
+            return original(*args, **kwargs)
+        requires_grad = kwargs.pop("requires_grad", False)
+        parts = [part.cpu() if isinstance(part, gpus.torch.Tensor) else part for part in args]
+        made = original(*parts, **{**kwargs, "device": "cpu"}).to(gpus.names[gpu])
+        return made.requires_grad_() if requires_grad else made
+
+    return construct
+
+
+def _shared(original):
+    """From one library to another; the memory stays where it is."""
+
+    def from_dlpack(ext_tensor, *args, **kwargs):
+        made = original(ext_tensor, *args, **kwargs)
+        gpu = gpu_of(ext_tensor)
+        if gpu is not None:
+            made.untyped_storage()._virtual_gpu = gpu
+        return made
+
+    return from_dlpack
 
 
 def _modules(torch):
@@ -96,11 +163,49 @@ def _generator(gpus, original):
             return original.__new__(cls, device if gpu is None else "cpu")
 
         def __init__(self, device="cpu"):
-            self._virtual_gpu = gpus.index_of(device, default=False)
+            self.gpu = gpus.index_of(device, default=False)
+            gpus.made_generators[self._cdata] = self
 
         @property
         def device(self):
-            gpu = self._virtual_gpu
-            return gpus.torch.device("cpu") if gpu is None else gpus.names[gpu]
+            return gpus.torch.device("cpu") if self.gpu is None else gpus.names[self.gpu]
 
     return Generator
+
+
+def _device(torch):
+    """``torch.device(1)``, which C++ answers where it was built with an accelerator alone."""
+    original = torch.device
+    try:
+        if original(0).type == "cuda":
+            return
+    except RuntimeError:
+        pass
+
+    class Kind(type):
+        """Its class makes, and is taken for, torch's own."""
+
+        def __call__(cls, *args, **kwargs):
+            if len(args) == 1 and type(args[0]) is int:
+                args = ("cuda", *args)
+            return original(*args, **kwargs)
+
+        def __instancecheck__(cls, instance):
+            return isinstance(instance, original)
+
+        def __subclasscheck__(cls, subclass):
+            return subclass is cls or issubclass(subclass, original)
+
+        def __eq__(cls, other):
+            return other is cls or other is original
+
+        def __hash__(cls):
+            return hash(original)
+
+        def __getattr__(cls, name):
+            return getattr(original, name)
+
+    new = Kind("device", (), {"__module__": "torch", "__doc__": original.__doc__})
+    torch_private.replace(torch, "device", new)
+    torch_private.scripts_alike(torch, new, original)
+    torch_private.annotation_type(torch, new, original)

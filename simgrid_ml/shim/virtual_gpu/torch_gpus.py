@@ -13,6 +13,7 @@ from . import (
     torch_constructors,
     torch_cuda,
     torch_distributed,
+    torch_kernels,
     torch_mode,
     torch_parallel,
     torch_private,
@@ -32,7 +33,7 @@ def install(torch):
     """
     gpus = torch_state.Gpus(torch, Devices())
     for part in (
-        *(torch_mode, torch_tensors, torch_constructors, torch_storages),
+        *(torch_mode, torch_tensors, torch_constructors, torch_storages, torch_kernels),
         *(torch_cuda, torch_amp, torch_parallel, torch_distributed),
     ):
         part.install(gpus)

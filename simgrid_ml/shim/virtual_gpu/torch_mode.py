@@ -1,27 +1,17 @@
-"""Sees every ATen operation: on which GPU its result is, and whether its operands may meet.
+"""Sees every ATen operation: on which GPU its result is, and what it takes of that GPU's memory.
 
 An operation runs on CPU tensors, whatever they are tagged with. A factory's ``device="cuda"`` is
-taken out before C++ sees it. What has no tag and meets a GPU's tensor is either the script's
-mistake or a helper that C++ itself made inside the same call, with the options of a tensor that
-is a CPU tensor to C++. The *site* tells them apart: the Python instruction that entered C++.
-A helper is used at the site where it was made, from nothing or from other helpers.
+taken out before C++ sees it.
 """
 
-import os
-import sys
-import warnings
-
 from . import torch_memory, torch_private
+from .torch_mixing import Mixing, among, call_site, made_at, of_lengths, tag_of
 from .torch_ops import operations
+from .torch_random import numbers_of
 from .torch_state import STAYS
 
 __all__ = ["install"]
 
-STRICT_VARIABLE = "SIMGRID_ML_GPU_STRICT"
-"""0: tensors of several devices that meet are warned of, and the operation runs."""
-
-_IN_BACKWARD = -1
-"""Instruction of a site in C++'s own part of ``backward()``: it never mixes devices itself."""
 _LARGE = 64 * 2**20
 """Before a factory writes so many bytes, room is looked for."""
 
@@ -52,22 +42,11 @@ def _shield(torch, mode):
     mode.__torch_dispatch__ = torch._disable_dynamo(mode.handle, recursive=True)
 
 
-def _site(depth):
-    """The Python instruction that entered C++, ``depth`` frames above."""
-    frame = sys._getframe(depth)
-    while frame.f_code.co_filename.endswith(("eval_frame.py", "_compile.py")):
-        frame = frame.f_back
-    code = frame.f_code
-    if code.co_name == "_engine_run_backward":
-        return None, 0, _IN_BACKWARD
-    return code, id(frame), frame.f_lasti
-
-
 def _make_mode(gpus):
     torch, thread = gpus.torch, gpus.thread
     Tensor, host_device = torch.Tensor, torch.device("cpu")
     charge, index_of, learn = gpus.charge, gpus.index_of, operations(torch)
-    check = _Check(gpus)
+    mixing = Mixing(gpus)
     known, kinds = {}, {}
 
     class VirtualGpus(torch_private.mode_base()):
@@ -119,7 +98,7 @@ def _make_mode(gpus):
                     other = tag
             for position in op.lists:
                 if position < count and args[position]:
-                    gpu, host, other = _among(args[position], gpu, host, other)
+                    gpu, host, other = among(args[position], gpu, host, other)
 
             target = gpu
             pinned = False
@@ -128,29 +107,36 @@ def _make_mode(gpus):
                     value = kwargs.get(name)
                     if value is not None:
                         several = value if isinstance(value, (list, tuple)) else (value,)
-                        gpu, host, other = _among(several, gpu, host, other)
+                        gpu, host, other = among(several, gpu, host, other)
                         target = gpu
                 if op.device:
                     device = kwargs.get("device")
-                    if device is not None and device.type == "cuda":
+                    if device is not None and device != host_device:
                         target = index_of(device)
-                        kwargs = {**kwargs, "device": host_device}
+                        if target is not None:
+                            kwargs = {**kwargs, "device": host_device}
                     if kwargs.get("pin_memory"):
                         pinned = True
                         kwargs = {**kwargs, "pin_memory": False}
+                if op.generator:
+                    mixing.check_generator(kwargs.get("generator"), target)
             else:
                 kwargs = {}
             if op.moves and thread.moving is not STAYS:
                 target = thread.moving
             if op.indices:
-                check.indices(op, args)
+                mixing.check_indices(op, args)
             if gpu is not None and (host is not None or other is not STAYS):
-                check.operands(op, args, gpu, host, other)
+                mixing.check(op, args, gpu, host, other)
             if target is not None and (op.size is not None or op.moves):
                 _foresee(gpus, op, args, kwargs, target)
 
             try:
-                out = op.run(*args, **kwargs)
+                if op.random and target is not None and gpus.generators[target].differs:
+                    with numbers_of(gpus, target):
+                        out = op.run(*args, **kwargs)
+                else:
+                    out = op.run(*args, **kwargs)
             except RuntimeError as error:
                 if target is not None and "DefaultCPUAllocator" in str(error):
                     raise _no_host_memory(gpus, target) from None
@@ -164,15 +150,15 @@ def _make_mode(gpus):
                 return out
             site = None
             if target is None and not op.views:
-                site = _site(2)
-                if host is not None and not _made_at(site, host) and not _of_lengths(op, host):
+                site = call_site(2)
+                if host is not None and not made_at(site, host) and not of_lengths(op, host):
                     site = None
             kind = type(out)
             if kind is tuple or kind is list:
                 last = len(out) - 1 if op.returns_lengths else -1
                 for position, tensor in enumerate(out):
                     if isinstance(tensor, Tensor) and position != last:
-                        own(tensor, _tag(args[0][position]) if op.foreach else target, site)
+                        own(tensor, tag_of(args[0][position]) if op.foreach else target, site)
             elif kind is Tensor or isinstance(out, Tensor):
                 own(out, target, site)
                 if pinned:
@@ -181,6 +167,8 @@ def _make_mode(gpus):
 
     def own(tensor, gpu, site):
         """A result is on ``gpu``; what is on none remembers its site."""
+        if type(tensor) is not Tensor and _kind(torch, type(tensor)) is _FAKE:
+            return
         try:
             storage = tensor.untyped_storage()
         except Exception:
@@ -209,42 +197,6 @@ def _kind(torch, cls):
     dispatch = getattr(cls, "__torch_dispatch__", None)
     own = dispatch is not None and dispatch is not torch._C._disabled_torch_dispatch_impl
     return _WRAPS if own else _PLAIN
-
-
-def _tag(tensor):
-    try:
-        return tensor.untyped_storage()._virtual_gpu
-    except Exception:
-        return getattr(tensor, "_virtual_gpu", None)
-
-
-def _among(tensors, gpu, host, other):
-    """The GPU, the operands on none and another device, with ``tensors`` counted in."""
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        tag = _tag(tensor)
-        if tag is None:
-            if host is None:
-                host = []
-            host.append(tensor)
-        elif gpu is None:
-            gpu = tag
-        elif tag != gpu:
-            other = tag
-    return gpu, host, other
-
-
-def _made_at(site, tensors):
-    """Whether all were made by the very call that is going on."""
-    return all(
-        tensor.dim() == 0 or tensor.untyped_storage()._virtual_site == site for tensor in tensors
-    )
-
-
-def _of_lengths(op, tensors):
-    """``ctc_loss`` divides by the lengths, which may be on the host; they are nobody's mistake."""
-    return op.name == "aten::clamp_min" and not tensors[0].is_floating_point()
 
 
 def _resized(out):
@@ -278,76 +230,3 @@ def _foresee(gpus, op, args, kwargs, target):
 def _no_host_memory(gpus, gpu):
     text = f"CUDA out of memory.\n{torch_memory.host_message(gpu)}"
     return torch_private.out_of_memory(gpus.torch)(text)
-
-
-class _Check:
-    """Whether operands may meet."""
-
-    def __init__(self, gpus):
-        self._gpus = gpus
-        self._strict = os.environ.get(STRICT_VARIABLE, "1") != "0"
-
-    def operands(self, op, args, gpu, host, other):
-        """Some are not on ``gpu``.
-
-        Raises:
-            RuntimeError: and that is not C++'s own doing.
-        """
-        if not op.checked:
-            # pad_sequence and others fill a helper: it is the result
-            if op.copies and host is not None and host[0] is args[0]:
-                storage = args[0].untyped_storage()
-                if storage._virtual_site is not None and storage._virtual_site == _site(3):
-                    self._gpus.charge(storage, gpu)
-            return
-        if op.foreach:
-            lists = [args[position] for position in op.lists if position < len(args)]
-            for together in zip(*lists):
-                here, host, other = _among(together, None, None, STAYS)
-                if here is not None:
-                    self._together(op, here, host, other, _site(3))
-        else:
-            self._together(op, gpu, host, other, _site(3))
-
-    def _together(self, op, gpu, host, other, site):
-        if other is not STAYS:
-            self._complain(op.name, gpu, other)
-            return
-        for tensor in host or ():
-            storage = tensor.untyped_storage()
-            made_here = storage._virtual_site == site
-            if made_here or (site[2] == _IN_BACKWARD and tensor.dim()):
-                self._gpus.charge(storage, gpu)
-            elif tensor.dim():
-                self._complain(op.name, gpu, None)
-                return
-
-    def indices(self, op, args):
-        """Those of a GPU's tensor may be on the host, not the other way round."""
-        indexed = _tag(args[0])
-        for index in args[1]:
-            tag = None if index is None else _tag(index)
-            if tag is not None and tag != indexed:
-                self._complain(op.name, indexed, tag, indices=True)
-                return
-
-    def _complain(self, name, first, second, indices=False):
-        names = ["cpu" if gpu is None else f"cuda:{gpu}" for gpu in (first, second)]
-        if indices:
-            text = (
-                "indices should be either on cpu or on the same device as the indexed tensor "
-                f"({names[0]})"
-            )
-        else:
-            kernel = name.replace("aten::", "wrapper_CUDA_")
-            text = (
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"{names[0]} and {names[1]}! (when checking arguments in method {kernel})"
-            )
-        text += (
-            f"\n[simgrid-ml] move one of them: .to({names[0]!r}); a model is moved by "
-            "model.to(device), each batch by batch.to(device)"
-        )
-        if self._strict:
-            raise RuntimeError(text)
-        warnings.warn(text, RuntimeWarning, stacklevel=4)

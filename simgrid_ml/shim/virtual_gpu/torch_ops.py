@@ -49,6 +49,8 @@ class Operation:
         lists: positions of arguments that are a list of tensors.
         named: names of such arguments that are given by keyword.
         device: whether it takes a device, as factories do.
+        generator: whether it takes a generator of random numbers.
+        random: whether it draws from the default one if it is given none.
         size: position of the shape of a factory's result; None: it has none, or no factory.
         checked: whether its operands have to be on one device.
         foreach: whether its lists are handled element by element.
@@ -62,11 +64,12 @@ class Operation:
     """
 
     __slots__ = (
-        *("name", "run", "tensors", "lists", "named", "device", "size", "checked", "foreach"),
+        *("name", "run", "tensors", "lists", "named", "device", "generator", "random"),
+        *("size", "checked", "foreach"),
         *("indices", "returns_lengths", "writes", "resizes", "views", "moves", "copies"),
     )
 
-    def __init__(self, operator, composite):
+    def __init__(self, operator, composite, random):
         schema = operator._schema
         overload = getattr(operator, "_overloadname", "")
         self.name = name = schema.name
@@ -96,6 +99,8 @@ class Operation:
         )
         names = [argument.name for argument in schema.arguments]
         self.device = "device" in names
+        self.generator = "generator" in names
+        self.random = random
         self.size = names.index("size") if self.device and "size" in names else None
         self.checked = not (name in _ANYWHERE or name.startswith(("prim::", "c10d", "_c10d")))
         self.foreach = name.startswith("aten::_foreach_")
@@ -115,11 +120,12 @@ class Operation:
 def operations(torch):
     """Gives a function from torch's operator to ``Operation``; None: not an ATen operator."""
     composite = torch._C._dispatch_has_kernel_for_dispatch_key
+    seeded = torch.Tag.nondeterministic_seeded
 
     def learn(operator):
         if getattr(operator, "_schema", None) is None:
             return None
         implicit = composite(operator.name(), "CompositeImplicitAutograd")
-        return Operation(operator, implicit)
+        return Operation(operator, implicit, seeded in operator.tags)
 
     return learn

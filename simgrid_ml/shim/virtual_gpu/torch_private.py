@@ -8,15 +8,19 @@ import sys
 
 __all__ = [
     "add",
+    "annotation_type",
     "available",
     "default_device",
     "extend",
+    "inner_of",
     "mode_base",
+    "modes",
     "out_of_memory",
     "reductions",
     "remember_constructors",
     "replace",
     "report",
+    "scripts_alike",
     "storage_base",
     "tensor_base",
     "validate_device",
@@ -73,6 +77,11 @@ def mode_base():
     return TorchDispatchMode
 
 
+def modes(torch):
+    """How many modes see this thread's operations."""
+    return torch._C._len_torch_dispatch_stack()
+
+
 def out_of_memory(torch):
     """Class of errors of a full GPU."""
     return getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
@@ -95,6 +104,36 @@ def remember_constructors():
     constructors = available(_device, "_device_constructors")
     if constructors is not None:
         constructors()
+
+
+def inner_of(tensor):
+    """What a tensor without memory of its own wraps, as DTensor's and vmap's do; None: nothing."""
+    inner = getattr(tensor, "_local_tensor", None)
+    if inner is None:
+        functorch = getattr(sys.modules["torch"]._C, "_functorch", None)
+        if functorch is not None and functorch.is_functorch_wrapped_tensor(tensor):
+            inner = functorch.get_unwrapped(tensor)
+    return inner
+
+
+def scripts_alike(torch, new, original):
+    """TorchScript takes ``new`` for the operator that ``original`` is."""
+    table = getattr(torch.jit._builtins, "_builtin_table", None)
+    if table is not None and id(original) in table:  # else it is read off torch when needed
+        table[id(new)] = table[id(original)]
+
+
+def annotation_type(torch, new, original):
+    """TorchScript takes ``original`` in an annotation for ``new``."""
+    annotations = torch.jit.annotations
+
+    def also(function):
+        def try_ann_to_type(annotation, *args, **kwargs):
+            return function(new if annotation is original else annotation, *args, **kwargs)
+
+        return try_ann_to_type
+
+    extend(annotations, "try_ann_to_type", also)
 
 
 def default_device(torch):

@@ -4,7 +4,7 @@ import importlib
 
 from . import torch_cuda, torch_private
 
-__all__ = ["install"]
+__all__ = ["install", "refuse"]
 
 _FUNCTIONS = {
     "_cuda_customAllocator": "an allocator of one's own",
@@ -40,7 +40,7 @@ _REMEDY = (
 def install(gpus):
     """Have all that needs a real GPU raise one error."""
     torch = gpus.torch
-    torch_cuda.give(torch, "", {name: _refuse(name, what) for name, what in _FUNCTIONS.items()})
+    torch_cuda.give(torch, "", {name: refuse(name, what) for name, what in _FUNCTIONS.items()})
     for base, (module, name, what) in _CLASSES.items():
         module = importlib.import_module(module)
         refusing = _refusing(name, what)
@@ -53,17 +53,24 @@ def install(gpus):
             torch_private.add(module, name, getattr(torch._C, name))
 
 
-def _refuse(name, what):
-    def refuse(*args, **kwargs):
+def refuse(name, what):
+    """Gives a function that raises whatever it is called with.
+
+    Args:
+        name: of what is called.
+        what: it would need.
+    """
+
+    def refused(*args, **kwargs):
         raise RuntimeError(f"{name.lstrip('_')} is not available\n{_REMEDY.format(what=what)}")
 
-    return refuse
+    return refused
 
 
 def _refusing(name, what):
     class Refusing:
         def __new__(cls, *args, **kwargs):
-            _refuse(f"torch.cuda.{name}", what)()
+            refuse(f"torch.cuda.{name}", what)()
 
     Refusing.__name__ = Refusing.__qualname__ = name
     return Refusing

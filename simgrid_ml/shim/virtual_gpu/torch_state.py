@@ -7,6 +7,7 @@ share the tag. ``Gpus`` is passed to whatever changes torch; there is one in a p
 
 import os
 import threading
+import weakref
 
 from simgrid_ml.node.gpu_devices import OutOfMemory
 
@@ -34,7 +35,7 @@ def gpu_of(tensor):
     if gpu is None:
         gpu = getattr(tensor, "_virtual_gpu", None)
         if gpu is None:
-            inner = getattr(tensor, "_local_tensor", None)  # DTensor
+            inner = torch_private.inner_of(tensor)
             if inner is not None:
                 return gpu_of(inner)
     return gpu
@@ -66,6 +67,8 @@ class Gpus:
         forked: whether it had been when this process was forked.
         mode: what sees every operation; None: CUDA has not been used.
         shielded: whether Dynamo is used, which must not look into the mode.
+        made_generators: by ``torch.Generator``, by their address: C++ takes all for the host's.
+        generators: a GPU's own each.
         move: ``move(tensor, gpu, dtype=None, memory_format=None)``; gpu None: to the host.
     """
 
@@ -79,6 +82,8 @@ class Gpus:
         self.shielded = False
         self.make_mode = None
         self.move = None
+        self.made_generators = weakref.WeakValueDictionary()
+        self.generators = ()
         self._lock = threading.RLock()
         os.register_at_fork(after_in_child=self._after_fork)
         _installed[:] = [self]
@@ -165,6 +170,11 @@ class Gpus:
             self.thread.watched = True
             self.mode.__enter__()
 
+    def is_paused(self):
+        """Whether this is inside of an operation, which the mode lets run unseen."""
+        watched = self.mode is not None and self.thread.watched and not self.forked
+        return watched and not torch_private.modes(self.torch)
+
     def _after_fork(self):
         if not self.initialized:
             return
@@ -188,6 +198,10 @@ class Gpus:
         except OutOfMemory as full:
             raise self.full(full) from None
         storage._virtual_gpu = gpu
+
+    def release(self, storage):
+        """What was charged to a GPU is on the host from here on."""
+        storage._virtual_gpu = storage._virtual_charge = None
 
     def make_room(self, gpu, size):
         """``size`` bytes are about to be written that belong on ``gpu``.

@@ -5,6 +5,8 @@ from .torch_state import gpu_of
 
 __all__ = ["install"]
 
+_DLPACK_CUDA = 2
+
 
 def install(gpus):
     """Change ``torch.Tensor``; it is a Python class over C++'s, which stays as it is."""
@@ -153,6 +155,7 @@ def _moving(gpus, tensor, moves):
         return type
 
     torch_private.extend(tensor, "type", typed)
+    torch_private.replace(tensor, "type_as", lambda self, other: to(self, other))
 
 
 def _type_name(kind):
@@ -176,6 +179,15 @@ def _arrays(gpus, tensor):
 
     torch_private.extend(tensor, "numpy", guarded)
     torch_private.extend(tensor, "__array__", guarded)
+
+    def located(original):
+        def __dlpack_device__(self):
+            gpu = gpu_of(self)
+            return original(self) if gpu is None else (type(original(self)[0])(_DLPACK_CUDA), gpu)
+
+        return __dlpack_device__
+
+    torch_private.extend(tensor, "__dlpack_device__", located)
 
 
 def _pinning(tensor):
