@@ -55,6 +55,13 @@ def odd_for_cluster(job: JobSpec, cluster: ClusterSpec) -> Iterator[str]:
             f"use_gpu was asked for, and nodes of {cluster.vm_size} have no GPU: frameworks see "
             "none there, and compute on the CPU"
         )
+    gpus, processes = cluster.gpus_per_node, getattr(job.distribution, "processes_per_node", 1)
+    if job.environment.use_gpu and 0 < gpus < processes:
+        yield (
+            f"{processes} processes per node and {gpus} GPU{'s' * (gpus > 1)} on each node of "
+            f"{cluster.vm_size}: some processes have no GPU of their own, and NCCL refuses two "
+            "that share one"
+        )
 
 
 def _of_distribution(run_config: Any, distributed: Any) -> Iterator[str]:

@@ -301,6 +301,13 @@ def _links() -> Iterator[Answer]:
         yield Answer(*row)
 
 
+def _gpus() -> Iterator[Answer]:
+    from simgrid_ml.cli.doctor_gpus import gpus_checks
+
+    for row in gpus_checks():
+        yield Answer(*row)
+
+
 def _image(name: str) -> Iterator[Answer]:
     from simgrid_ml.cli.doctor_images import examine_image
 
@@ -332,5 +339,6 @@ CHECKS: tuple[Callable[[], Iterator[Answer]], ...] = (
     _backends,
     _docker,
     _links,
+    _gpus,
     _leftovers,
 )

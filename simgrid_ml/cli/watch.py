@@ -118,6 +118,8 @@ def _text(event: dict[str, Any]) -> str:
         return str(event.get("text", ""))
     if event.get("event") == "waiting":
         return f"waiting for nodes of the cluster, place {event['position']} of {event['of']}"
+    if event.get("event") == "waiting-for-gpus":
+        return f"waiting for {', '.join(event['devices'])}, which {', '.join(event['runs'])} has"
     if event.get("event") == "preempted":
         return f"{event['why']}; the job begins again"
     return story.remark(event)

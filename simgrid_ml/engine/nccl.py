@@ -6,6 +6,7 @@ from simgrid_ml.environments.build import BuiltEnvironment
 from simgrid_ml.environments.catalog import Substitution
 from simgrid_ml.environments.resolution import Host
 from simgrid_ml.spec.cluster import ClusterSpec
+from simgrid_ml.spec.gpus import GpuSharing
 from simgrid_ml.spec.job import JobSpec, TorchDistributed
 
 __all__ = ["served_by_gloo"]
@@ -28,15 +29,18 @@ def served_by_gloo(
     distribution = job.distribution
     if not isinstance(distribution, TorchDistributed) or distribution.backend != "nccl":
         return built
+    if host_has_gpu is None:
+        host_has_gpu = Host.here().has_gpu
+    for_cpu = built.packages.get("torch", "").endswith("+cpu")
     if cluster.gpus_per_node:
-        # What stands in for CUDA carries it; that is not the place to look for real GPUs again.
+        emulated = cluster.gpu_sharing is GpuSharing.EMULATED
+        if host_has_gpu and not for_cpu and not emulated:  # the plan of the GPUs decides, and says
+            return built
         nccl = Substitution("NCCL", "Gloo", _VIRTUAL)
         return built._replace(substitutions=(*built.substitutions, nccl))
     built = built._replace(hooks=(*built.hooks, _HOOK))
-    if host_has_gpu is None:
-        host_has_gpu = Host.here().has_gpu
     on_host = cluster.backend == "process"  # containers are given no devices
-    if on_host and host_has_gpu and not built.packages.get("torch", "").endswith("+cpu"):
+    if on_host and host_has_gpu and not for_cpu:
         return built
     nccl = Substitution("NCCL", "Gloo", _REASON)
     return built._replace(substitutions=(*built.substitutions, nccl))

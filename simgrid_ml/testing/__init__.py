@@ -2,5 +2,6 @@
 
 ``runs`` submits a few lines of script as a real run and waits; ``processes`` finds what a run
 started, to hurt it; ``leaks`` proves that nothing of it is left; ``conformance`` is the suite that
-a backend passes to count as supported.
+a backend passes to count as supported; ``nvml`` gives a host GPUs that exist in a file alone, for
+this process or, by variables, for others.
 """
