@@ -61,7 +61,8 @@ DIGITS = """
     from torch.nn.parallel import DistributedDataParallel
 
     given = {name: value for name, value in os.environ.items()
-             if re.search("RANK|WORLD|MASTER_|TORCH|LOCAL_", name) and name[:3] != "AZ_"}
+             if re.search("RANK|WORLD|MASTER_|TORCH|LOCAL_", name)
+             and not name.startswith(("AZ_", "SIMGRID_ML_"))}
     parser = argparse.ArgumentParser()
     parser.add_argument("--local_rank", type=int)
     local_rank = parser.parse_args().local_rank
