@@ -125,7 +125,10 @@ def operations(torch):
     def learn(operator):
         if getattr(operator, "_schema", None) is None:
             return None
-        implicit = composite(operator.name(), "CompositeImplicitAutograd")
+        try:
+            implicit = composite(operator.name(), "CompositeImplicitAutograd")
+        except RuntimeError:  # prim::device of a tensor's subclass, which the dispatcher lacks
+            return None
         return Operation(operator, implicit, seeded in operator.tags)
 
     return learn
