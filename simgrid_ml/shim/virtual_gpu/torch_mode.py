@@ -200,6 +200,8 @@ def _kind(torch, cls):
 
 
 def _resized(out):
+    if out is None:  # split_with_sizes_copy.out and its like return nothing
+        return
     for tensor in out if isinstance(out, (list, tuple)) else (out,):
         storage = tensor.untyped_storage()
         charge = storage._virtual_charge
