@@ -119,7 +119,9 @@ def _text(event: dict[str, Any]) -> str:
     if event.get("event") == "waiting":
         return f"waiting for nodes of the cluster, place {event['position']} of {event['of']}"
     if event.get("event") == "waiting-for-gpus":
-        return f"waiting for {', '.join(event['devices'])}, which {', '.join(event['runs'])} has"
+        has = [f"which {run} has" for run in event["runs"]]
+        before = [f"behind {run}" for run in event["behind"]]
+        return f"waiting for {', '.join([*event['devices'], *has, *before])}"
     if event.get("event") == "preempted":
         return f"{event['why']}; the job begins again"
     return story.remark(event)

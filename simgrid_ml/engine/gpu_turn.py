@@ -56,27 +56,32 @@ async def gpus_given(
 
     leases = Leases()
     told: tuple[Lease, ...] = ()
-    while True:
-        taken = leases.taken()
-        plan = planned(cluster, placement, host, frameworks, taken, contained=contained)
-        if plan is None or not plan.devices:
-            yield plan
-            return
-        with leases.of(plan, record.id) as blocking:
-            if not blocking:
+    place: str | None = None
+    with contextlib.ExitStack() as line:
+        while True:
+            taken = leases.taken()
+            plan = planned(cluster, placement, host, frameworks, taken, contained=contained)
+            if plan is None or not plan.devices:
+                line.close()
                 yield plan
                 return
-        if blocking != told:
-            log(
-                "waiting-for-gpus",
-                devices=sorted({lease.device for lease in blocking}),
-                runs=sorted({lease.run for lease in blocking}),
-            )
-            told = blocking
-        await asyncio.sleep(_LOOK_S)
-
-
-# -- while it runs -------------------------------------------------------------------------
+            with leases.of(plan, record.id, place) as blocking:
+                if not blocking:
+                    line.close()
+                    yield plan
+                    return
+            if place is None:
+                place = line.enter_context(leases.in_line())
+                continue
+            if blocking != told:
+                log(
+                    "waiting-for-gpus",
+                    devices=sorted({lease.device for lease in blocking}),
+                    runs=sorted({lease.run for lease in blocking if lease.memory_bytes}),
+                    behind=sorted({lease.run for lease in blocking if not lease.memory_bytes}),
+                )
+                told = blocking
+            await asyncio.sleep(_LOOK_S)
 
 
 async def unless_gpu_lost(plan: GpuPlan | None, work: Coroutine[Any, Any, T]) -> T:

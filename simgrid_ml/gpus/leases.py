@@ -1,8 +1,10 @@
 """Who has which GPU of this host: files that a run holds a lock on as long as it lives.
 
 One folder per device, one file per share, each with the bytes that it may take. The kernel lets go
-of a lock when its holder ends, however it does; a file that nobody holds counts for nothing. They
-are the user's own: runs of another user of the host are not seen.
+of a lock when its holder ends, however it does; a file that nobody holds counts for nothing. Who
+waits holds a place in a line, and nobody overtakes it on the way to a device that it wants: small
+shares cannot starve a run that wants a whole GPU. All of it is the user's own: runs of another user
+of the host are not seen.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from simgrid_ml.record.store import cache_home
 from simgrid_ml.spec.gpus import RESERVE_BYTES, GpuPlan, GpuShare
@@ -22,6 +26,7 @@ __all__ = ["Lease", "Leases"]
 
 _FOLDER = "gpu-leases"
 _TURN = "turn"
+_LINE = "line"
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,41 @@ class Leases:
         return total
 
     @contextlib.contextmanager
-    def of(self, plan: GpuPlan, run: str) -> Iterator[tuple[Lease, ...]]:
-        """Take all devices of ``plan``, or none; yields the leases that are in the way.
+    def in_line(self) -> Iterator[str]:
+        """A place behind all that wait now, until the block is left; for ``of``."""
+        folder = os.path.join(self._folder, _LINE)
+        os.makedirs(self._folder, 0o700, exist_ok=True)
+        with self._turn():
+            os.makedirs(folder, exist_ok=True)
+            name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+            held = _hold(os.path.join(folder, name), {"run": "", "devices": []})
+        try:
+            yield name
+        finally:
+            with self._turn():
+                _give_back([held])
 
-        No lease in the way: they are the run's until the block is left.
+    @contextlib.contextmanager
+    def of(self, plan: GpuPlan, run: str, place: str | None = None) -> Iterator[tuple[Lease, ...]]:
+        """Take all devices of ``plan``, or none; yields what is in the way: leases, and shares
+        that runs wait for which came before, of no bytes.
+
+        Nothing in the way: they are the run's until the block is left.
+
+        Args:
+            place: in the line, as ``in_line`` gave it; None: behind all others.
         """
         wanted = [s for node in plan.nodes for s in node.shares if s.device is not None]
         files: list[tuple[int, str]] = []
         os.makedirs(self._folder, 0o700, exist_ok=True)
         try:
             with self._turn():
-                blocking = _in_the_way(wanted, tuple(self._living()))
+                devices = {share.device for share in wanted if share.device is not None}
+                before = tuple(one for one in self._waiting(place) if one.device in devices)
+                blocking = _in_the_way(wanted, tuple(self._living())) + before
+                if blocking and place is not None:
+                    waits = {"run": run, "devices": sorted(devices)}
+                    _rewrite(os.path.join(self._folder, _LINE, place), waits)
                 if not blocking:
                     files.extend(self._take(share, run) for share in wanted)
             yield blocking
@@ -102,21 +131,24 @@ class Leases:
         folder = os.path.join(self._folder, share.device)
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, secrets.token_hex(8))
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         lease = {"run": run, "memory_bytes": share.memory_bytes, "exclusive": share.exclusive}
-        os.write(descriptor, json.dumps(lease).encode())
-        return descriptor, path
+        return _hold(path, lease)
 
     def _living(self) -> Iterator[Lease]:
-        """Removes what nobody holds; for who has the turn."""
+        """Removes what nobody holds; for who has the turn, as ``_waiting``."""
         for device in sorted(os.listdir(self._folder)):
             folder = os.path.join(self._folder, device)
-            if not os.path.isdir(folder):
+            if device == _LINE or not os.path.isdir(folder):
                 continue
-            for name in sorted(os.listdir(folder)):
-                if (lease := _read(device, os.path.join(folder, name))) is not None:
-                    yield lease
+            for said in _held_in(folder).values():
+                yield Lease(device, said["run"], said["memory_bytes"], said["exclusive"])
+
+    def _waiting(self, place: str | None) -> Iterator[Lease]:
+        """What runs before ``place`` wait for."""
+        for name, said in _held_in(os.path.join(self._folder, _LINE)).items():
+            if place is None or name < place:
+                for device in said["devices"]:
+                    yield Lease(device, said["run"], 0, False)
 
 
 _EVERYTHING = 2**63
@@ -131,22 +163,38 @@ def _give_back(files: Sequence[tuple[int, str]]) -> None:
         os.close(descriptor)
 
 
-def _read(device: str, path: str) -> Lease | None:
+def _hold(path: str, said: Mapping[str, Any]) -> tuple[int, str]:
+    """A new file that says so, and the lock on it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.write(descriptor, json.dumps(said).encode())
+    return descriptor, path
+
+
+def _rewrite(path: str, said: Mapping[str, Any]) -> None:
+    """In place: the lock is on the file, not on its name."""
+    with open(path, "wb") as stream:
+        stream.write(json.dumps(said).encode())
+
+
+def _held_in(folder: str) -> dict[str, dict[str, Any]]:
+    """What files there say that somebody holds, by name in order; the others are removed."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:  # given back just now
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        said = json.loads(os.read(descriptor, 4096))
-        return Lease(device, said["run"], said["memory_bytes"], said["exclusive"])
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        return None
-    finally:
-        os.close(descriptor)
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for name in names:
+        descriptor = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found[name] = json.loads(os.read(descriptor, 2**20))
+        else:
+            os.unlink(os.path.join(folder, name))
+        finally:
+            os.close(descriptor)
+    return found
 
 
 def _in_the_way(wanted: Sequence[GpuShare], held: Sequence[Lease]) -> tuple[Lease, ...]:

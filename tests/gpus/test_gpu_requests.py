@@ -230,8 +230,8 @@ def test_more_processes_than_gpus_are_a_warning_at_submission(
 
 
 def test_who_watches_a_run_that_waits_reads_for_what() -> None:
-    event = {"event": "waiting-for-gpus", "devices": ["GPU-1"], "runs": ["other_run"]}
-    assert _text(event) == "waiting for GPU-1, which other_run has"
+    event = {"event": "waiting-for-gpus", "devices": ["GPU-1"], "runs": ["a"], "behind": ["b"]}
+    assert _text(event) == "waiting for GPU-1, which a has, behind b"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,21 @@ def test_all_devices_are_taken_or_none(tmp_path: Path) -> None:
         assert [lease.run for lease in leases.held()] == ["a"]
 
 
+def test_nobody_overtakes_who_waits_for_the_same_device(tmp_path: Path) -> None:
+    leases = Leases(str(tmp_path / "leases"))
+    slices = plan(1, "time-sliced")
+    with leases.of(slices, "a"), leases.in_line() as first, leases.in_line() as second:
+        with leases.of(WHOLE, "whole", first) as blocking:
+            assert [lease.run for lease in blocking] == ["a"]
+        with leases.of(slices, "late", second) as blocking:  # which would fit in beside a
+            assert [(lease.run, lease.memory_bytes) for lease in blocking] == [("whole", 0)]
+        with leases.of(slices, "latest") as blocking:
+            assert [lease.run for lease in blocking] == ["whole", "late"]
+    with leases.of(slices, "late") as blocking:
+        assert blocking == ()
+    assert sorted(os.listdir(tmp_path / "leases")) == ["turn"]
+
+
 HOLD = """
 import sys, time
 from simgrid_ml.gpus.leases import Leases
