@@ -220,6 +220,10 @@ def test_the_live_line_shows_gpu_memory_while_the_job_runs(
     write_memory(record, ended=False)
     stages.paint()
     assert "node1 0 B + 200 MiB of 11.2 GiB" in terminal.getvalue().rpartition("\r")[2]
+    record.advance(RunState.FINALIZING)
+    stages.look(quiet=True)
+    stages.paint()
+    assert "GPU" not in terminal.getvalue().rpartition("\r")[2]
 
 
 def test_many_gpus_are_one_figure_in_a_line() -> None:
