@@ -117,7 +117,7 @@ def gpu_pinned(run: RunRecord) -> Iterator[Finding]:
             "\n".join(wrong),
         )
     else:
-        yield Finding(name, Verdict.PASS, f"{_count(len(ranks), 'rank')}, a GPU of its own each")
+        yield Finding(name, Verdict.PASS, f"{_ranks(ranks)}, a GPU of its own each")
 
 
 class _Rank(NamedTuple):
@@ -210,10 +210,10 @@ def _placement(strangers: Sequence[str], nodes: Sequence[_Seen], each: int) -> F
     if not ranks:
         said = "no rank asked for its GPUs"
     elif not narrow:
-        said = f"{_count(len(ranks), 'rank')}, each saw the {_count(each, 'GPU')} of its node"
+        said = f"{_ranks(ranks)}, each saw the {_count(each, 'GPU')} of its node"
     else:
         some = f"{narrow[0].task} chose {_gpus(narrow[0].visible)}"
-        said = f"{_count(len(ranks), 'rank')}, each saw GPUs of its node; {some}"
+        said = f"{_ranks(ranks)}, each saw GPUs of its node; {some}"
     return Finding(name, Verdict.PASS, said)
 
 
@@ -229,17 +229,18 @@ def _use(nodes: Sequence[_Seen], run: RunRecord) -> Finding:
     if crowded:
         said = f"ranks shared a GPU while another of their node was idle; {_ONE_EACH}"
         return Finding(name, Verdict.FAIL, said, "\n".join(crowded))
-    mains = [(rank.node, rank.main) for rank in users]
-    own = len(set(mains)) == len(mains)
-    words = [
-        f"{_count(len(users), 'rank')}" + (f" of {len(ranks)}" * (len(users) < len(ranks))),
-        "a GPU of its own each" if own else "some on one GPU, as none was idle",
-    ]
-    also = [rank for rank in users if len(rank.used) > 1]
-    if also and len(ranks) > len(nodes):
-        others = [gpu for gpu in also[0].used if gpu != also[0].main]
-        words.append(f"{also[0].task} also used {_gpus(others)}")
-    return Finding(name, Verdict.PASS, ", ".join(words))
+    many = [rank for rank in users if len(rank.used) > 1]
+    if len({(rank.node, rank.main) for rank in users}) < len(users):
+        whose = "some on one GPU, as none was idle"
+    elif many and len(ranks) <= len(nodes):
+        whose = "alone on the GPUs of its node each"
+    else:
+        whose = "a GPU of its own each"
+    said = _ranks(users) + f" of {len(ranks)}" * (len(users) < len(ranks)) + f", {whose}"
+    if many and len(ranks) > len(nodes):
+        others = [gpu for gpu in many[0].used if gpu != many[0].main]
+        said += f", {many[0].task} also used {_gpus(others)}"
+    return Finding(name, Verdict.PASS, said)
 
 
 def _crowded(seen: _Seen) -> Iterator[str]:
@@ -251,6 +252,11 @@ def _crowded(seen: _Seen) -> Iterator[str]:
         if one.main == other.main:
             both = f"{one.task} and {other.task} on {seen.node}"
             yield f"{both}: GPU {one.main}; idle: {_gpus(sorted(idle))}"
+
+
+def _ranks(some: Sequence[_Rank]) -> str:
+    """How many there are, of what."""
+    return _count(len(some), "rank" if some[0].task.startswith("rank") else "worker")
 
 
 def _gpus(numbers: Sequence[int]) -> str:

@@ -133,6 +133,16 @@ def test_ranks_may_share_a_gpu_where_none_is_idle(run: RunRecord) -> None:
     assert found.message == "2 ranks of 4, some on one GPU, as none was idle"
 
 
+def test_a_worker_alone_on_its_node_may_have_all_its_gpus(run: RunRecord) -> None:
+    tasks = [task(f"worker-{n}", f"node{n}", n, 0, "worker") for n in range(2)]
+    write_json(run.file(wire.PLACEMENT), {"nodes": ["node0", "node1"], "tasks": tasks})
+    used(run, 0, 3, 3, node=0)
+    used(run, 1, 3, 3, node=1, local_rank=0)
+    assert verdicts(run) == (Verdict.PASS, Verdict.PASS)
+    said = judged(run)["gpus.used"].message
+    assert said == "2 workers, alone on the GPUs of its node each"
+
+
 def test_what_is_computed_on_decides_and_not_what_was_touched(run: RunRecord) -> None:
     used(run, 0, 3)
     used(run, 1, 4, 1, collective=1)

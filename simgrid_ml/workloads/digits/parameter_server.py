@@ -65,7 +65,9 @@ def main():
     cluster = tf.train.ClusterSpec(config["cluster"])
     workers = cluster.num_tasks("worker")
     print(f"{role} {index} on {os.uname().nodename}: {cluster.as_dict()}", flush=True)
-    server = tf.distribute.Server(cluster, job_name=role, task_index=index)
+    # A parameter server would take the memory of GPUs that a worker beside it needs.
+    settings = v1.ConfigProto(device_count={"GPU": 0} if role == "ps" else {})
+    server = tf.distribute.Server(cluster, job_name=role, task_index=index, config=settings)
     if role == "ps":
         server.join()  # never returns: the run ends it when all workers have ended
 
