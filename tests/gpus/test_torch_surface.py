@@ -16,6 +16,6 @@ def node(tmp_path: Path, environment: EnvironmentSpec) -> Node:
     return Node(tmp_path, ensure(environment).python)
 
 
-@pytest.mark.parametrize("group", ["operations", "placement", "gradients", "refused"])
+@pytest.mark.parametrize("group", ["operations", "placement", "gradients", "names", "refused"])
 def test_torch_behaves_as_on_gpus(node: Node, group: str) -> None:
     assert {check: why for check, why in node.checks(group).items() if why} == {}

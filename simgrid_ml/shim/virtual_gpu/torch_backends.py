@@ -85,6 +85,10 @@ def _cufft(gpus):
     }
     for name, function in functions.items():
         torch_private.add(torch, "_cufft_" + name, function)
+    backend = torch.backends.cuda  # it holds on to the functions that it was made with
+    for name, change in (("size", "size is read-only"), ("max_size", put)):
+        get = functions[f"get_plan_cache_{name}"]
+        setattr(backend.cuFFTPlanCache, name, backend.cuFFTPlanCacheAttrContextProp(get, change))
 
 
 def _nvtx(torch):

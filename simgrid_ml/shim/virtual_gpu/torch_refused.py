@@ -28,8 +28,9 @@ _FUNCTIONS = {
     "_cuda_record_memory_viz": "CUDA's allocator",
 }
 _CLASSES = {
-    "_CUDAGraph": ("torch.cuda.graphs", "CUDAGraph", "a CUDA graph"),
-    "_MemPool": ("torch.cuda.memory", "MemPool", "a memory pool"),
+    "_CUDAGraph": ("torch.cuda", "graphs", "CUDAGraph", "a CUDA graph"),
+    "_MemPool": ("torch.cuda", "memory", "MemPool", "a memory pool"),
+    "_acceleratorGraph": ("torch.accelerator", "graphs", "Graph", "a CUDA graph"),
 }
 _REMEDY = (
     "[simgrid-ml] the GPUs of this node live in host memory, and nothing can run {what} there; "
@@ -41,13 +42,16 @@ def install(gpus):
     """Have all that needs a real GPU raise one error."""
     torch = gpus.torch
     torch_cuda.give(torch, "", {name: refuse(name, what) for name, what in _FUNCTIONS.items()})
-    for base, (module, name, what) in _CLASSES.items():
-        module = importlib.import_module(module)
-        refusing = _refusing(name, what)
+    for base, (package, module, name, what) in _CLASSES.items():
+        refusing = _refusing(f"{package}.{name}", what)
         setattr(torch._C, base, refusing)
-        torch_private.add(module, base, refusing)
-        torch_private.add(module, name, refusing)
-        torch_private.add(torch.cuda, name, refusing)
+        try:
+            owners = [importlib.import_module(f"{package}.{module}")]
+        except ImportError:  # older than this
+            continue
+        for owner in (*owners, importlib.import_module(package)):
+            torch_private.add(owner, base, refusing)
+            torch_private.add(owner, name, refusing)
     for module in (torch.cuda.memory, torch.cuda.graphs):
         for name in _FUNCTIONS:
             torch_private.add(module, name, getattr(torch._C, name))
@@ -70,7 +74,7 @@ def refuse(name, what):
 def _refusing(name, what):
     class Refusing:
         def __new__(cls, *args, **kwargs):
-            refuse(f"torch.cuda.{name}", what)()
+            refuse(name, what)()
 
-    Refusing.__name__ = Refusing.__qualname__ = name
+    Refusing.__name__ = Refusing.__qualname__ = name.rpartition(".")[2]
     return Refusing

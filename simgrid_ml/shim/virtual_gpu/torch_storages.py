@@ -41,6 +41,19 @@ def _storages(gpus):
     def to(self, *, device, non_blocking=False):
         return cpu(self) if gpus.torch.device(device).type == "cpu" else cuda(self, device)
 
+    def on_gpus(original):
+        def new(cls, *args, device=None, **kwargs):
+            gpu = gpus.index_of(device, default=False)
+            if gpu is None:
+                return original(cls, *args, **kwargs, **({"device": device} if device else {}))
+            gpus.lazy_init()
+            made = original(cls, *args, **kwargs)
+            gpus.charge(made, gpu)
+            return made
+
+        return staticmethod(new)
+
+    torch_private.extend(storage, "__new__", on_gpus)
     torch_private.replace(storage, "device", property(shown))
     torch_private.replace(storage, "is_cuda", property(lambda self: self._virtual_gpu is not None))
     torch_private.replace(storage, "clone", lambda self: copied(self, self._virtual_gpu))
