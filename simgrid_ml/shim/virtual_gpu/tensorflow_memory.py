@@ -51,18 +51,22 @@ class Memory:
         chosen = list(dict.fromkeys(gpu.device for gpu in gpus))
         devices.ledger.put_visible([device.number for device in chosen])
         grows = _grows(config)
-        for device in chosen:
-            limits = [gpu.limit for gpu in gpus if gpu.device is device]
-            if None not in limits:
-                wanted = min(sum(limits), device.gpu.memory_bytes)
-            elif grows:
-                wanted = 0
-            else:
-                wanted = int(device.gpu.memory_bytes * _SHARE)
-            self._seize(device, wanted, devices.ledger)
-            self._limit += wanted or device.gpu.memory_bytes
-            if not wanted:
-                self._growing.append(device)
+        seized = {}
+        try:
+            for device in chosen:
+                limits = [gpu.limit for gpu in gpus if gpu.device is device]
+                if None not in limits:
+                    wanted = min(sum(limits), device.gpu.memory_bytes)
+                else:
+                    wanted = 0 if grows else int(device.gpu.memory_bytes * _SHARE)
+                seized[device] = wanted
+                _seize(device, wanted, devices.ledger)
+        except Exception:
+            for device in seized:
+                devices.ledger.put(device.number, 0)
+            raise
+        self._limit = sum(size or device.gpu.memory_bytes for device, size in seized.items())
+        self._growing = [device for device, size in seized.items() if not size]
         for gpu in gpus:
             if gpu.limit is None:
                 gpu.limit = int(gpu.device.gpu.memory_bytes * _SHARE)
@@ -83,15 +87,6 @@ class Memory:
             'CUDA_VISIBLE_DEVICES="" in its environment, before TensorFlow is imported, or '
             'tf.train.Server(..., config=tf.ConfigProto(device_count={"GPU": 0}))'
         )
-
-    def _seize(self, device, wanted, ledger):
-        context = device.gpu.context_bytes
-        # First taken, then looked: of two at the same time at least one sees the other.
-        ledger.put(device.number, max(wanted + context, 1))
-        others = ledger.others(device.number)
-        if wanted + context + others > device.gpu.memory_bytes:
-            ledger.put(device.number, 0)
-            raise _no_room(device, others)
 
     def _count(self, shares):
         self.shares = shares
@@ -142,6 +137,15 @@ class Memory:
         except Exception as error:
             tensorflow_private.say_once(f"memory under growth is not counted: {error}")
             return None
+
+
+def _seize(device, wanted, ledger):
+    context = device.gpu.context_bytes
+    # First taken, then looked: of two at the same time at least one sees the other.
+    ledger.put(device.number, max(wanted + context, 1))
+    others = ledger.others(device.number)
+    if wanted + context + others > device.gpu.memory_bytes:
+        raise _no_room(device, others)
 
 
 def _grows(config):

@@ -44,10 +44,11 @@ def context(module, process):
     on = set()
 
     def log(op_type, inputs, attrs, outputs, op_name=None, graph=None):
-        if graph is not None:
-            return
-        device = getattr(outputs[0], "device", "") if outputs else ""
-        _say(f"Executing op {op_type} in device {_whole(device, process)}")
+        device = _whole(getattr(outputs[0], "device", "") if outputs else "", process)
+        if graph is not None:  # of a function
+            _say(f"{op_name}: ({op_type}): {device}")
+        else:
+            _say(f"Executing op {op_type} in device {device}")
 
     def get(self):
         return bool(on)
