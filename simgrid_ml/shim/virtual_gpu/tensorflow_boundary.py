@@ -9,7 +9,8 @@ from . import tensorflow_names, tensorflow_private
 
 __all__ = ["context", "eager", "errors", "sessions"]
 
-_MOST_BYTES = "bfc_cpu_allocator_for_gpu"
+_ALLOCATOR = "bfc_cpu_allocator_for_gpu"
+_NO_CUDA = " The requested device appears to be a GPU, but CUDA is not enabled."
 
 
 def eager(pywrap_tfe, process):
@@ -251,8 +252,8 @@ def errors(module, process):
             # One that is made of another, as sessions do, has been read already.
             again = isinstance(sys.exc_info()[1], module.OpError)
             if isinstance(message, str) and "device:CPU:" in message and not again:
-                message = process.message(message)
-                if _MOST_BYTES in message:
+                message = process.message(message).replace(_NO_CUDA, "")
+                if _ALLOCATOR in message:
                     message = _out_of_memory(message, process)
             original(self, node_def, op, message, *rest)
 
@@ -265,7 +266,7 @@ def _out_of_memory(message, process):
     gpus = process.logical or ()
     limit = sum(gpu.limit for gpu in gpus) >> 20
     return (
-        f"{message.replace(_MOST_BYTES, 'GPU_0_bfc')}\n[simgrid-ml] this process may take {limit} "
+        f"{message.replace(_ALLOCATOR, 'GPU_0_bfc')}\n[simgrid-ml] this process may take {limit} "
         f"MiB of its {len(gpus)} GPU{'s' * (len(gpus) != 1)}; counted are all tensors of the "
         "process, those of the host too. Try: a smaller batch; SIMGRID_ML_GPU_STRICT=0 lifts the "
         "limit"
