@@ -1,0 +1,1 @@
+"""Experiments on one real GPU: what the GPU paths rely on, each with its prediction."""
