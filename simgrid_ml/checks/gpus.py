@@ -210,7 +210,8 @@ def _placement(strangers: Sequence[str], nodes: Sequence[_Seen], each: int) -> F
     if not ranks:
         said = "no rank asked for its GPUs"
     elif not narrow:
-        said = f"{_ranks(ranks)}, each saw the {_count(each, 'GPU')} of its node"
+        all_of_them = "GPU" if each == 1 else f"{each} GPUs"
+        said = f"{_ranks(ranks)}, each saw the {all_of_them} of its node"
     else:
         some = f"{narrow[0].task} chose {_gpus(narrow[0].visible)}"
         said = f"{_ranks(ranks)}, each saw GPUs of its node; {some}"
