@@ -10,6 +10,7 @@ import pytest
 
 from simgrid_ml.engine import pools
 from simgrid_ml.record.follow import follow
+from simgrid_ml.record.journal import read_journal
 from simgrid_ml.record.run import RunRecord, RunState
 from simgrid_ml.testing.pools import put_cluster
 from simgrid_ml.testing.processes import wait_until
@@ -93,13 +94,21 @@ def test_who_follows_the_logs_reads_both_attempts(pooled: Runs, tmp_path: Path) 
     assert b"".join(read).count(b"leftovers []\nup\n") == 2
 
 
-def test_a_schedule_preempts_once(pooled: Runs, tmp_path: Path) -> None:
+def test_a_schedule_preempts_once_and_each_attempt_has_its_record_of_gpus(
+    pooled: Runs, tmp_path: Path
+) -> None:
     go = tmp_path / "go"
-    cluster = put_cluster(pooled, **LOW, preemptions=[{"after_s": 1, "node": "node1"}])
+    preempted = [{"after_s": 1, "node": "node1"}]
+    cluster = put_cluster(pooled, **LOW, vm_size="Standard_NC6", preemptions=preempted)
     record = up(pooled.submit(TRAINS, str(go), mpi=(2, 1), cluster=cluster), attempt=2)
     go.touch()
     assert pooled.ended(record).state is RunState.COMPLETED, story(record)
     assert states(record) == [*TWICE, "Completed"]
+    for attempt in (record.file(), record.file("attempts", "1")):
+        assert os.path.isfile(os.path.join(attempt, "gpus.json"))
+        assert sorted(os.listdir(os.path.join(attempt, "gpus"))) == ["node0", "node1"]
+        lines = read_journal(os.path.join(attempt, "gpu-memory.jsonl"))
+        assert [("peaks" in line) for line in lines].count(True) == 1
 
 
 def test_preemption_before_the_ranks_are_up(pooled: Runs, tmp_path: Path) -> None:
