@@ -161,6 +161,12 @@ def test_a_torch_that_may_not_know_the_cap_is_not_told_it_by_variable() -> None:
         )
 
 
+def test_a_reserve_is_left_of_every_device() -> None:
+    enough = 4 * K80 + RESERVE_BYTES
+    assert plan(gpus(1, enough)).backing is Backing.TIME_SLICED
+    assert plan(gpus(1, enough - 1)).backing is Backing.HOST_MEMORY
+
+
 def test_what_does_not_fit_falls_to_host_memory_with_every_reason() -> None:
     made = plan(gpus(1, 16 * GIB))
     assert (made.backing, made.devices) == (Backing.HOST_MEMORY, ())
@@ -259,6 +265,7 @@ def test_what_others_have_is_avoided_but_never_changes_the_rung() -> None:
     assert devices(plan(EIGHT, nodes=1, taken=others)) == [["GPU-1", "GPU-3"]]
     everything = {f"GPU-{n}": 80 * GIB for n in range(8)}
     assert plan(EIGHT, taken=everything).backing is Backing.WHOLE  # and waits for its turn
+    assert plan(H200, taken={"GPU-0": 100 * GIB}).backing is Backing.TIME_SLICED
     slices = plan(
         gpus(2, 32 * GIB), 2, "Standard_NC6", GpuSharing.TIME_SLICED, taken={"GPU-0": K80}
     )
