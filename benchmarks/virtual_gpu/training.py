@@ -76,12 +76,12 @@ def _words(model: str, effort: Effort) -> list[str]:
 
 def _ratio(told: dict[str, Any], what: str) -> float:
     pairs = zip(told["virtual"][what], told["plain"][what], strict=True)
-    return statistics.median(virtual / plain for virtual, plain in pairs)
+    return float(statistics.median(virtual / plain for virtual, plain in pairs))
 
 
 def _context(launches: list[dict[str, Any]]) -> dict[str, Any]:
     def median_ms(side: str) -> float:
-        return statistics.median(1e3 * s for told in launches for s in told[side]["cpu_s"])
+        return float(statistics.median(1e3 * s for told in launches for s in told[side]["cpu_s"]))
 
     plain, virtual = median_ms("plain"), median_ms("virtual")
     operators = launches[0]["plain"]["operators"]
