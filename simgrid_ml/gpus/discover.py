@@ -12,7 +12,7 @@ from simgrid_ml.spec.gpus import HostGpu, HostGpus, MigInstance
 __all__ = ["host_gpus"]
 
 _MIB = 2**20
-_NOT_SUPPORTED, _NOT_FOUND = 3, 6
+_NOT_SUPPORTED, _NOT_FOUND, _NO_SUCH_FUNCTION = 3, 6, 13
 _CORES_PER_SM = {3: 192, 5: 128, 6: 128, 7: 64, 8: 128}
 _ODD_CORES_PER_SM = {(6, 0): 64, (8, 0): 64}
 _OTHERS_CORES_PER_SM = 128
@@ -87,7 +87,7 @@ def _is_divided(nvml: Any, handle: Any) -> bool:
     try:
         current, _ = nvml.nvmlDeviceGetMigMode(handle)
     except nvml.NVMLError as error:
-        if error.value == _NOT_SUPPORTED:
+        if error.value in (_NOT_SUPPORTED, _NO_SUCH_FUNCTION):  # the GPU's, or the driver's
             return False
         raise
     return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)

@@ -86,12 +86,18 @@ class FakeGpu:
 
 @dataclass(frozen=True)
 class FakeHost:
-    """A host; ``refuses``: the code with which NVML cannot be initialised."""
+    """A host.
+
+    Attributes:
+        refuses: the code with which NVML cannot be initialised.
+        lacks: functions that its driver is too old to have.
+    """
 
     gpus: tuple[FakeGpu, ...] = ()
     driver: str = "580.159.03"
     cuda: int = 13000
     refuses: int | None = None
+    lacks: tuple[str, ...] = ()
 
     def with_lost(self, uuid: str) -> FakeHost:
         """The same host after one of its GPUs has fallen off the bus."""
@@ -163,7 +169,7 @@ def _host(plain: Mapping[str, Any]) -> FakeHost:
         if mig is not None:
             mig = tuple(None if one is None else FakeInstance(**one) for one in mig)
         gpus.append(FakeGpu(**{**each, "mig": mig, "capability": tuple(each["capability"])}))
-    return FakeHost(**{**plain, "gpus": tuple(gpus)})
+    return FakeHost(**{**plain, "gpus": tuple(gpus), "lacks": tuple(plain["lacks"])})
 
 
 class _Handle:
@@ -171,6 +177,10 @@ class _Handle:
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
+
+
+def _lacking(*_: Any) -> Any:
+    raise NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
 
 class FakeNvml:
@@ -191,6 +201,12 @@ class FakeNvml:
         self._see = host if callable(host) else lambda: host
         self._users = 0
         self.limits: dict[tuple[str, str], int] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("nvml") and name in self._see().lacks:
+            # nvidia-ml-py has the function, and finds at the call that the driver has not.
+            return _lacking
+        return super().__getattribute__(name)
 
     # -- the library -----------------------------------------------------------------------
     def nvmlInit(self) -> None:

@@ -80,6 +80,12 @@ def test_instances_of_mig_are_found_with_empty_places_between(seen: str) -> None
     assert empty.mig == ()
 
 
+def test_a_driver_from_before_mig_and_cores_serves_all_the_same(seen: str) -> None:
+    old = replace(K80_BOX, lacks=("nvmlDeviceGetMigMode", "nvmlDeviceGetNumGpuCores"))
+    first = found(seen, old).gpus[0]
+    assert (first.name, first.mig_enabled, first.sms) == ("Tesla K80", False, 1)
+
+
 @pytest.mark.parametrize(
     ("host", "why"),
     [

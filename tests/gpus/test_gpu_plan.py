@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgrid_ml.errors import PlacementError
+from simgrid_ml.errors import PlacementError, SpecError
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.gpu_plan import plan_gpus
 from simgrid_ml.spec.gpus import (
@@ -25,6 +25,7 @@ from simgrid_ml.spec.gpus import (
     HostGpus,
     MigInstance,
     NcclChoice,
+    gpu_model,
 )
 from simgrid_ml.spec.vm_sizes import VM_SIZES, vm_size
 
@@ -255,6 +256,15 @@ def test_nodes_without_gpus_have_no_plan() -> None:
     for size, sharing in (("host", "auto"), ("Standard_D2_v2", "auto"), ("Standard_NC6", "none")):
         cluster = ClusterSpec(name="c", vm_size=size, gpu_sharing=GpuSharing(sharing))
         assert plan_gpus(cluster, ["node0"], EIGHT, memory_bytes=GIB) is None
+
+
+def test_every_gpu_of_a_vm_size_is_of_a_known_model_and_others_are_named() -> None:
+    for size in VM_SIZES.values():
+        if size.gpu_model is not None:
+            assert gpu_model(size.gpu_model).memory_bytes <= size.gpu_memory_bytes
+    with pytest.raises(SpecError, match="no GPU model 'K81'") as caught:
+        gpu_model("K81")
+    assert "K80" in caught.value.remedy
 
 
 # -- others' GPUs --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from simgrid_ml.backends.process import ProcessBackend
 from simgrid_ml.errors import PlacementError, SpecError
 from simgrid_ml.gpus.leases import Leases
 from simgrid_ml.record.run import RunRecord, RunState
@@ -24,8 +25,9 @@ from simgrid_ml.spec.gpus import Backing, GpuPlan, GpuSharing, HostGpu, HostGpus
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.leaks import nothing_left
 from simgrid_ml.testing.nvml import ONE_H200, FakeGpu, FakeHost, variables, write_host
+from simgrid_ml.testing.pools import put_cluster, stop_pools
 from simgrid_ml.testing.processes import wait_until
-from simgrid_ml.testing.runs import Runs, story
+from simgrid_ml.testing.runs import Runs, log, story
 
 MIB, GIB = 2**20, 2**30
 ONE = HostGpus((HostGpu("GPU-one", "NVIDIA H200", 143771 * MIB, 132, (9, 0)),))
@@ -216,6 +218,39 @@ def test_the_second_of_two_runs_waits_and_can_be_cancelled_or_has_its_turn(
     assert machine.runs.ended(second).state is RunState.COMPLETED, second.error()
     assert first.document("gpus.json")["nodes"][0]["shares"][0]["device"] == machine.gpu
     assert Leases().taken().get(machine.gpu) is None
+
+
+def test_a_run_on_a_stored_cluster_waits_with_its_nodes(machine: Machine) -> None:
+    stored = put_cluster(machine.runs, vm_size="Standard_NC6", gpu_sharing="exclusive")
+    host = ProcessBackend().inventory().gpus
+    spec = ClusterSpec(name="c", vm_size="Standard_NC6")
+    whole = plan_gpus(spec, ["node0"], host, memory_bytes=GIB)
+    assert whole is not None
+    try:
+        with Leases().of(whole, "somebody"):
+            record = machine.submit(cluster=stored)
+            (told,) = wait_until(lambda: waits(record), "it waits")
+            assert told["runs"] == ["somebody"]
+            events = [event["event"] for event in record.events()]
+            assert events.index("given") < events.index("waiting-for-gpus")
+        assert machine.runs.ended(record).state is RunState.COMPLETED, story(record)
+    finally:
+        stop_pools(machine.runs.folder)
+
+
+def test_slices_come_with_what_keeps_frameworks_within_them(machine: Machine) -> None:
+    script = "import os\nfor name in sorted(os.environ): print(name, os.environ[name])"
+    sliced = {"vm_size": "Standard_NC12"}
+    record = machine.runs.completed(script, nodes=2, cluster=sliced)
+    plan = record.document("gpus.json")
+    assert plan["backing"] == "time-sliced GPU"
+    assert "no whole GPU: 4 are needed and the host has 1" in plan["reason"]
+    told = dict(line.split(" ", 1) for line in log(record).splitlines() if " " in line)
+    assert told["CUDA_VISIBLE_DEVICES"] == machine.gpu
+    assert told["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert float(told["XLA_PYTHON_CLIENT_MEM_FRACTION"]) == pytest.approx(0.0755, abs=1e-3)
+    assert told["NCCL_NET"] == "Socket"
+    assert plan["collectives"] == "gloo"
 
 
 def test_a_gpu_that_vanishes_is_why_the_run_failed(machine: Machine, tmp_path: Path) -> None:

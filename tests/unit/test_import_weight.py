@@ -47,6 +47,7 @@ def test_the_supervisor_starts_without_what_only_some_runs_need() -> None:
         "packaging",
         "pathspec",
         "psutil",
+        "pynvml",
         "rich",
         "yaml",
         "click",
@@ -58,7 +59,7 @@ def test_a_submission_needs_neither_asyncio_nor_installed_metadata() -> None:
     found = imported(
         "import simgrid_ml.engine.prepare as p; p.plugins.backend('process').inventory()"
     )
-    assert found & {"asyncio", "ssl", "importlib.metadata", "rich", "click"} == set()
+    assert found & {"asyncio", "ssl", "importlib.metadata", "rich", "click", "pynvml"} == set()
 
 
 def test_the_command_line_explains_itself_without_its_commands() -> None:
