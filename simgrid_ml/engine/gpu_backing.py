@@ -6,26 +6,20 @@ from simgrid_ml import wire
 from simgrid_ml.node import gpu_slices as slices
 from simgrid_ml.spec.gpus import Backing, GpuPlan, NodeGpus
 
-__all__ = ["backing_variables", "devices_on", "has_slices", "hooks_of", "views"]
+__all__ = ["backing_variables", "devices_on", "hooks_of", "views"]
 
 _CAPS = "gpu_caps"
 _COLLECTIVES = "gpu_collectives"
 _ONE_BY_ONE = (Backing.MIG, Backing.MPS)
 
 
-def has_slices(plan: GpuPlan) -> bool:
-    """Whether a framework must be told which part of a real GPU is its own.
-
-    An instance of MIG is a device by itself, but a process sees one of them only, so that a node
-    with two needs somebody who chooses.
-    """
-    limited = any(share.fraction < 1 for node in plan.nodes for share in node.shares)
-    return limited or any(node.per_rank for node in plan.nodes)
-
-
 def hooks_of(plan: GpuPlan) -> tuple[str, ...]:
-    """What frameworks need to use the real GPUs of the plan as it says; see ``shim/hooks``."""
-    return (_CAPS, _COLLECTIVES) if has_slices(plan) else (_COLLECTIVES,)
+    """What frameworks need to use the real GPUs of the plan as it says; see ``shim/hooks``.
+
+    Also with a whole GPU for each virtual one: a script that sets ``CUDA_VISIBLE_DEVICES`` means
+    those of its node, and CUDA would take them for the host's.
+    """
+    return () if plan.backing is Backing.HOST_MEMORY else (_CAPS, _COLLECTIVES)
 
 
 def devices_on(node: NodeGpus) -> tuple[str, ...]:
@@ -50,14 +44,13 @@ def backing_variables(plan: GpuPlan, node: NodeGpus) -> dict[str, str]:
     devices = devices_on(node)
     if not devices:
         return {}
-    variables = {
+    return {
         "CUDA_VISIBLE_DEVICES": ",".join(devices),
         wire.GPU_BACKING_VARIABLE: plan.backing.name,
         wire.GPU_COLLECTIVES_VARIABLE: _collectives(plan),
-    }
-    if has_slices(plan):
-        variables[wire.GPU_DEVICES_VARIABLE] = slices.encode(
+        wire.GPU_DEVICES_VARIABLE: slices.encode(
             slices.Part(share.device or "", share.process_bytes, share.device_bytes)
             for share in node.shares
-        )
-    return {**variables, **node.variables}
+        ),
+        **node.variables,
+    }

@@ -18,7 +18,7 @@ import pytest
 
 import simgrid_ml
 from simgrid_ml import wire
-from simgrid_ml.engine.gpu_backing import backing_variables, has_slices, hooks_of, views
+from simgrid_ml.engine.gpu_backing import backing_variables, hooks_of, views
 from simgrid_ml.engine.gpu_checking import deviations
 from simgrid_ml.node.gpu_ledger import Gpu, create
 from simgrid_ml.node.gpu_slices import decode
@@ -196,13 +196,13 @@ def test_of_instances_a_process_sees_one_so_each_is_looked_at_by_itself(look: Lo
 def test_what_processes_are_told_of_what_is_behind_their_gpus() -> None:
     host = planned(Backing.HOST_MEMORY, None)
     assert backing_variables(host, host.nodes[0]) == {}
+    assert hooks_of(host) == ()
     whole = planned(Backing.WHOLE, H200, OTHER)
-    assert hooks_of(whole) == ("gpu_collectives",)
+    assert hooks_of(whole) == ("gpu_caps", "gpu_collectives")
     told = backing_variables(whole, whole.nodes[0])
     assert told["CUDA_VISIBLE_DEVICES"] == f"{H200},{OTHER}"
-    assert wire.GPU_DEVICES_VARIABLE not in told
+    assert [part.device for part in decode(told[wire.GPU_DEVICES_VARIABLE])] == [H200, OTHER]
     sliced = planned(Backing.TIME_SLICED, H200, OTHER, H200)
-    assert hooks_of(sliced) == ("gpu_caps", "gpu_collectives")
     told = backing_variables(sliced, sliced.nodes[0])
     assert told["CUDA_VISIBLE_DEVICES"] == f"{H200},{OTHER}"
     parts = decode(told[wire.GPU_DEVICES_VARIABLE])
@@ -213,5 +213,3 @@ def test_what_processes_are_told_of_what_is_behind_their_gpus() -> None:
     by_rank = replace(sliced, collectives="nccl", host_identity=True)
     told = backing_variables(by_rank, by_rank.nodes[0])
     assert told[wire.GPU_COLLECTIVES_VARIABLE] == "nccl-by-rank"
-    assert has_slices(planned(Backing.MIG, "MIG-a", "MIG-b"))
-    assert not has_slices(planned(Backing.MIG, "MIG-a"))
