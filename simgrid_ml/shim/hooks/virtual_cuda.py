@@ -1,10 +1,19 @@
 """Gives torch, and what is built on it, the virtual GPUs of the node; see ``shim/virtual_gpu``."""
 
+import os
+
+from simgrid_ml import wire
+
 __all__ = ["apply"]
 
 
 def apply(module):
-    """Change ``torch`` itself, or a module that is about GPUs, right after its import."""
+    """Change ``torch`` itself, or a module that is about GPUs, right after its import.
+
+    Nothing happens where no ledger says which GPUs there are.
+    """
+    if not os.environ.get(wire.GPU_LEDGER_VARIABLE):
+        return
     if module.__name__ == "torch":
         from simgrid_ml.shim.virtual_gpu import torch_gpus
 

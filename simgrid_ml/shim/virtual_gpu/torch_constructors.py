@@ -22,7 +22,7 @@ def install(gpus):
     for name in ("tensor", "as_tensor", "asarray"):
         _change(torch, torch, name, lambda original, name=name: _from(gpus, original, name))
     for name in _FACTORIES:
-        _change(torch, torch, name, lambda original: _with_ordinal(torch, original))
+        _change(torch, torch, name, lambda original: _with_device(gpus, original))
     for name in _LIKE:
         _change(torch, torch, f"{name}_like", lambda original: _like(gpus, original))
     for name in _NEW:
@@ -79,12 +79,17 @@ def _from(gpus, original, name):
     return construct
 
 
-def _with_ordinal(torch, original):
+def _with_device(gpus, original):
     """``device=1``: C++ asks the accelerator that is built in, and there is none."""
+    torch = gpus.torch
 
     def construct(*args, **kwargs):
-        if type(kwargs.get("device")) is int:
-            kwargs["device"] = torch.device("cuda", kwargs["device"])
+        device = kwargs.get("device")
+        if device is not None:
+            if type(device) is int:
+                device = kwargs["device"] = torch.device("cuda", device)
+            if gpus.forked and torch.device(device).type == "cuda":
+                gpus.lazy_init()  # C++ asks once in a process and its forks
         return original(*args, **kwargs)
 
     return construct
@@ -99,6 +104,8 @@ def _like(gpus, original):
         if device is None:
             return original(*args, **kwargs)
         device = kwargs["device"] = torch.device(device)
+        if gpus.forked and device.type == "cuda":
+            gpus.lazy_init()
         made = original(*args, **kwargs)
         if device.type == "cpu" and gpu_of(made) is not None:
             gpus.release(made.untyped_storage())
@@ -123,14 +130,12 @@ def _sparse(gpus, original):
 
 
 def _shared(original):
-    """From one library to another; the memory stays where it is."""
+    """From one library to another; between torch and torch it is the same memory."""
 
     def from_dlpack(ext_tensor, *args, **kwargs):
-        made = original(ext_tensor, *args, **kwargs)
-        gpu = gpu_of(ext_tensor)
-        if gpu is not None:
-            made.untyped_storage()._virtual_gpu = gpu
-        return made
+        if gpu_of(ext_tensor) is not None:
+            return ext_tensor.detach()
+        return original(ext_tensor, *args, **kwargs)
 
     return from_dlpack
 

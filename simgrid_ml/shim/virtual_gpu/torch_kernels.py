@@ -49,7 +49,7 @@ def _refuse_addresses(torch):
                 f"{self.type()} If CUDA data is required use tensor.cuda() to copy tensor to "
                 "device memory."
             )
-        return refuse("__cuda_array_interface__", "what reads a GPU's memory")()
+        return refuse("Tensor.__cuda_array_interface__", "what reads a GPU's memory")()
 
     torch_private.replace(torch.Tensor, "__cuda_array_interface__", property(address))
 

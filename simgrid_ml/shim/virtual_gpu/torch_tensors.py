@@ -189,6 +189,16 @@ def _arrays(gpus, tensor):
 
     torch_private.extend(tensor, "__dlpack_device__", located)
 
+    def exported(original):
+        def __dlpack__(self, *args, **kwargs):
+            if gpu_of(self) is not None:
+                raise BufferError("a tensor on a GPU of this node has no memory that others read")
+            return original(self, *args, **kwargs)
+
+        return __dlpack__
+
+    torch_private.extend(tensor, "__dlpack__", exported)
+
 
 def _pinning(tensor):
     def pin_memory(self, device=None):
