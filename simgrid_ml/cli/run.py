@@ -78,8 +78,12 @@ def run(
         return 0
     from simgrid_ml.engine.prepare import submit
 
+    warnings = _warnings(job, cluster)
     who = {"submitter": f"session {os.getsid(0)}"}  # all that is typed into one terminal
-    record = submit(job, cluster, store=store, experiment=experiment, extra=who, **extra)
+    known = {**who, **({"warnings": warnings} if warnings else {})}
+    record = submit(job, cluster, store=store, experiment=experiment, extra=known, **extra)
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
     if detach:
         if as_json:
             print_json({"run_id": record.id, "directory": record.path})
@@ -92,6 +96,15 @@ def run(
         )
         return 0
     return follow_to_end(record, as_json=as_json)
+
+
+def _warnings(job: Any, cluster: Any) -> list[str]:
+    """What the job asks for and nodes have not; it is run all the same."""
+    if not job.environment.use_gpu:
+        return []
+    from simgrid_ml.azure.lint import odd_for_cluster  # all of the SDK's stand-in comes with it
+
+    return list(odd_for_cluster(job, cluster))
 
 
 def _print_prospect(job: Any, cluster: Any, store: RunStore, as_json: bool) -> None:

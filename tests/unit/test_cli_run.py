@@ -295,6 +295,17 @@ def test_what_was_substituted_is_said_at_the_end(cli: CommandLine, submitted: Su
     assert "Instead of torch==1.4: torch==2.4 (no build)" in cli.capture.readouterr().out
 
 
+def test_more_processes_than_gpus_are_warned_of_and_run(
+    cli: CommandLine, submitted: Submitted
+) -> None:
+    words = "run -d --gpu --framework pytorch --vm-size Standard_NC12 --nodes 1 -p"
+    assert "Warning" not in cli(*words.split(), "2", "train.py").err
+    said = cli(*words.split(), "3", "train.py")
+    assert said.code == 0
+    assert "Warning: 3 processes per node and 2 GPUs on each node of Standard_NC12" in said.err
+    assert len(submitted.said["extra"]["warnings"]) == 1
+
+
 def test_flags_and_a_run_file_are_not_mixed(cli: CommandLine, submitted: Submitted) -> None:
     Path("run.yaml").write_text(RUN_FILE)
     said = cli("run", "--nodes", "3", "run.yaml")
