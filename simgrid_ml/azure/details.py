@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Union
 
 from simgrid_ml import wire
+from simgrid_ml.record.journal import read_json
 from simgrid_ml.record.read import attributes, error_of
 from simgrid_ml.record.run import Artifact, RunRecord, RunState
 
@@ -58,9 +59,16 @@ def _warnings(
     messages = [
         *(spec.get("warnings") or []),
         *_of_environment(record.document(wire.ENVIRONMENT), spec, record.document(wire.GPUS)),
+        *_of_gpus(record),
         *(move.get("warning") for move in moves),
     ]
     return [{"source": "simgrid-ml", "message": str(text)} for text in messages if text]
+
+
+def _of_gpus(record: RunRecord) -> Iterator[str]:
+    for finding in read_json(record.file(wire.VERDICTS), []):
+        if finding["check"] == "gpus.used" and "use_gpu" in finding["message"]:
+            yield finding["message"]
 
 
 def _of_environment(

@@ -17,6 +17,7 @@ from simgrid_ml import wire
 from simgrid_ml.checks.base import Finding, Verdict
 from simgrid_ml.node.gpu_ledger import Gpu, Ledger, Row
 from simgrid_ml.record.run import RunRecord
+from simgrid_ml.spec.gpus import Backing
 from simgrid_ml.units import format_bytes
 
 __all__ = ["check", "gpu_memory_peak", "gpu_pinned"]
@@ -41,8 +42,8 @@ def check(run: RunRecord) -> Iterator[Finding]:
         for seen, planned in zip(nodes, plan["nodes"], strict=True)
         for line in _strangers(seen, planned["ids"], placement)
     ]
-    yield _placement(strangers, nodes, len(plan["nodes"][0]["ids"]))
-    yield _use(nodes, run)
+    yield _placement(strangers, nodes, plan)
+    yield _use(nodes, plan, run)
 
 
 def gpu_memory_peak(
@@ -197,8 +198,11 @@ def _strangers(seen: _Seen, planned: Sequence[str], placement: Mapping[str, Any]
             )
 
 
-def _placement(strangers: Sequence[str], nodes: Sequence[_Seen], each: int) -> Finding:
+def _placement(
+    strangers: Sequence[str], nodes: Sequence[_Seen], plan: Mapping[str, Any]
+) -> Finding:
     name = "gpus.placement"
+    each = len(plan["nodes"][0]["ids"])
     if strangers:
         bad = f"{len(strangers)} time{'s' * (len(strangers) > 1)} GPUs were not those planned"
         return Finding(name, Verdict.FAIL, bad, "\n".join(strangers))
@@ -208,7 +212,7 @@ def _placement(strangers: Sequence[str], nodes: Sequence[_Seen], each: int) -> F
     ranks = [rank for seen in nodes for rank in seen.ranks if rank.visible]
     narrow = [rank for rank in ranks if len(rank.visible) < each]
     if not ranks:
-        said = "no rank asked for its GPUs"
+        said = "no rank asked for its GPUs" if _is_emulated(plan) else _not_recorded(plan)
     elif not narrow:
         all_of_them = "GPU" if each == 1 else f"{each} GPUs"
         said = f"{_ranks(ranks)}, each saw the {all_of_them} of its node"
@@ -218,10 +222,12 @@ def _placement(strangers: Sequence[str], nodes: Sequence[_Seen], each: int) -> F
     return Finding(name, Verdict.PASS, said)
 
 
-def _use(nodes: Sequence[_Seen], run: RunRecord) -> Finding:
+def _use(nodes: Sequence[_Seen], plan: Mapping[str, Any], run: RunRecord) -> Finding:
     name = "gpus.used"
     ranks = [rank for seen in nodes for rank in seen.ranks]
     users = [rank for rank in ranks if rank.used]
+    if not users and not _is_emulated(plan):
+        return Finding(name, Verdict.PASS, _not_recorded(plan))
     if not users:
         asked = ((run.spec().get("job") or {}).get("environment") or {}).get("use_gpu")
         said = "no rank used a GPU" + ", though use_gpu was asked for" * bool(asked)
@@ -242,6 +248,14 @@ def _use(nodes: Sequence[_Seen], run: RunRecord) -> Finding:
         others = [gpu for gpu in many[0].used if gpu != many[0].main]
         said += f", {many[0].task} also used {_gpus(others)}"
     return Finding(name, Verdict.PASS, said)
+
+
+def _is_emulated(plan: Mapping[str, Any]) -> bool:
+    return bool(plan["backing"] == Backing.HOST_MEMORY.value)
+
+
+def _not_recorded(plan: Mapping[str, Any]) -> str:
+    return f"what ranks use is known to the driver alone where there is a {plan['backing']}"
 
 
 def _crowded(seen: _Seen) -> Iterator[str]:

@@ -480,13 +480,16 @@ def test_what_the_run_did_not_get_is_a_warning(experiment):
     ]
 
 
-def test_cpu_builds_that_serve_virtual_gpus_are_a_note(experiment):
+def test_gpus_that_are_virtual_or_not_used_are_a_note(experiment):
     record = experiment.workspace._store.create("exp", {"job": {"environment": {"use_gpu": True}}})
     write_json(record.file(wire.ENVIRONMENT), {"packages": {"torch": "2.13.0+cpu"}})
     write_json(record.file(wire.GPUS), {"backing": "host memory"})
-    (said,) = Run._of(record).get_details()["warnings"]
-    expected = "CPU builds serve the nodes' GPUs, which are virtual: torch 2.13.0+cpu"
-    assert said["message"] == expected
+    unused = "no rank used a GPU, though use_gpu was asked for"
+    write_json(record.file(wire.VERDICTS), [{"check": "gpus.used", "message": unused}])
+    assert [one["message"] for one in Run._of(record).get_details()["warnings"]] == [
+        "CPU builds serve the nodes' GPUs, which are virtual: torch 2.13.0+cpu",
+        unused,
+    ]
 
 
 def test_an_environment_that_is_as_asked_for_warns_of_nothing(experiment):

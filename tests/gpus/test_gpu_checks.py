@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> RunRecord:
     ]
     write_json(record.file(wire.PLACEMENT), {"nodes": ["node0", "node1"], "tasks": tasks})
     nodes = [{"node": f"node{n}", "ids": [f"GPU-{n}0", f"GPU-{n}1"]} for n in range(2)]
-    write_json(record.file(wire.GPUS), {"nodes": nodes})
+    write_json(record.file(wire.GPUS), {"backing": "host memory", "nodes": nodes})
     os.makedirs(record.file(wire.GPU_LEDGERS))
     for n in range(2):
         path = record.file(wire.GPU_LEDGERS, f"node{n}")
@@ -98,6 +98,16 @@ def test_a_job_that_used_no_gpu_passes_with_a_word(run: RunRecord) -> None:
     assert verdicts(run) == (Verdict.PASS, Verdict.PASS)
     said = judged(run)["gpus.used"].message
     assert said == "no rank used a GPU, though use_gpu was asked for"
+
+
+def test_of_real_gpus_nobody_says_that_they_were_not_used(run: RunRecord) -> None:
+    write_json(run.file(wire.GPUS), {**run.document(wire.GPUS), "backing": "time-sliced GPU"})
+    assert verdicts(run) == (Verdict.PASS, Verdict.PASS)
+    said = {finding.message for finding in judged(run).values()}
+    expected = "what ranks use is known to the driver alone where there is a time-sliced GPU"
+    assert said == {expected}
+    (pinned,) = gpus.gpu_pinned(run)
+    assert pinned.verdict is Verdict.UNKNOWN
 
 
 def test_a_run_without_gpus_is_not_judged(run: RunRecord) -> None:
