@@ -12,6 +12,7 @@ import subprocess
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ import simgrid_ml
 from simgrid_ml import wire
 from simgrid_ml.environments.build import ensure
 from simgrid_ml.record.journal import read_journal
-from simgrid_ml.shim.virtual_gpu import collectives, collectives_torch
+from simgrid_ml.shim.virtual_gpu import caps_torch, collectives, collectives_torch
 from simgrid_ml.spec.job import EnvironmentSpec
 from simgrid_ml.testing.runs import Runs, log
 
@@ -112,6 +113,51 @@ def test_of_all_collectives_the_first_is_watched_until_the_gpu_is_through_with_i
     for thread in watchers():
         thread.join()
     assert capsys.readouterr().err == ""
+
+
+class Store(dict):
+    """What the ranks of a group share."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value.encode()
+
+
+class World(SimpleNamespace):
+    """A group; a key, as c10d has them."""
+
+    __hash__ = object.__hash__
+
+
+def test_two_ranks_on_one_gpu_are_refused_where_gloo_would_carry_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SIMGRID_ML_GPU_NCCL_CHECK", raising=False)
+    store = Store()
+    store.set("simgrid-ml/gpu/1", "node0 00000001:00:00.0 GPU-v0")
+    world = World(rank=lambda: 0, size=lambda: 2)
+    c10d = SimpleNamespace(
+        GroupMember=SimpleNamespace(WORLD=world),
+        _world=SimpleNamespace(pg_map={world: ("gloo", store)}),
+    )
+    tensors = {
+        "mine": SimpleNamespace(is_cuda=True, get_device=lambda: 0),
+        "host": SimpleNamespace(is_cuda=False),
+    }
+    place = ["node0", "00000001:00:00.0", "GPU-v0", 0]
+    monkeypatch.setattr(caps_torch, "place", lambda ordinal: tuple(place))
+    calls: list[object] = []
+    met: list[object] = []
+    all_reduce = collectives_torch._met(c10d, lambda *given, **rest: calls.append(given), met)
+    all_reduce(tensors["host"])
+    all_reduce(tensors["mine"], group=object())
+    assert (len(calls), met) == (2, [])
+    with pytest.raises(RuntimeError, match="Duplicate GPU detected : rank 1 and rank 0"):
+        all_reduce([tensors["host"], tensors["mine"]])
+    met.clear()
+    place[2] = "GPU-v1"
+    all_reduce(tensors["mine"], group=world)
+    all_reduce(tensors["mine"])
+    assert (len(calls), len(met)) == (4, 1)
 
 
 HOROVOD = """

@@ -15,7 +15,9 @@ from simgrid_ml.node.gpu_slices import SecondGpu, fraction, room
 
 from . import caps_ledger, caps_torch_devices
 
-__all__ = ["install"]
+__all__ = ["install", "place"]
+
+_installed = []
 
 
 class _Properties:
@@ -48,6 +50,7 @@ class Caps:
         self.find = find
         self.slices = find()
         self.settled = False
+        self.known = False  # on the node, as a process that uses GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = self.written = self.slices.visible
 
     # -- what torch does not promise to keep -------------------------------------------------
@@ -78,6 +81,7 @@ class Caps:
             for one in self.slices:
                 self.limit(one.ordinal, one.part.process_bytes)
             caps_ledger.tell(self.slices, self.taken)
+            self.known = True
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             sys.stderr.write(f"simgrid-ml: torch is not kept to its slice of the GPU: {what}\n")
@@ -136,6 +140,17 @@ class Caps:
             yield (number, *self.reserved(ordinal))
 
 
+def place(ordinal):
+    """Which GPU of the node is on CUDA's device: node, bus, UUID and index; None: not known."""
+    if not _installed or not _installed[0].known:
+        return None
+    slices = _installed[0].slices
+    index = slices.shown(ordinal)
+    gpu = slices[index].gpu
+    slices.ledger.put_collective(slices[index].number)
+    return slices.ledger.node, gpu.bus_id, gpu.uuid, index
+
+
 def install(torch, find):
     """Change ``torch.cuda`` of a torch that has one.
 
@@ -146,6 +161,7 @@ def install(torch, find):
         return  # a build for the CPU
     cuda = torch.cuda
     caps = Caps(torch, find)
+    _installed[:] = [caps]
     lazy_init = cuda._lazy_init
 
     def _lazy_init():

@@ -12,7 +12,7 @@ import os
 
 from simgrid_ml import wire
 
-from . import collectives
+from . import caps_torch, collectives, torch_meeting
 
 __all__ = ["install"]
 
@@ -48,6 +48,10 @@ def install(c10d, host=on_host):
                 setattr(c10d, name, _staged(getattr(c10d, name), host))
         c10d.isend = _sent(c10d.isend, host)
         c10d.irecv = _received(c10d.irecv, host)
+        met = []
+        for name in _FIRST:
+            if hasattr(c10d, name):
+                setattr(c10d, name, _met(c10d, getattr(c10d, name), met))
         return
     first = []
     c10d.init_process_group = _told(c10d, c10d.init_process_group, how, first)
@@ -82,6 +86,54 @@ def _by_gloo(c10d, function):
         return group
 
     return with_gloo
+
+
+def _met(c10d, function, met):
+    """The first collective of all ranks: NCCL would look whether two have the same GPU."""
+
+    @functools.wraps(function)
+    def collective(*args, **kwargs):
+        if not met and kwargs.get("group") in (None, c10d.GroupMember.WORLD):
+            place = next(filter(None, map(_place, (*args, *kwargs.values()))), None)
+            if place is not None:
+                met.append(place)
+                meet(c10d, place)
+        return function(*args, **kwargs)
+
+    return collective
+
+
+def _place(value):
+    """On which GPU of which node a tensor is: node, bus, UUID and index; None: on none."""
+    if isinstance(value, (list, tuple)):
+        return next(filter(None, map(_place, value)), None)
+    if not getattr(value, "is_cuda", False):
+        return None
+    return caps_torch.place(value.get_device())
+
+
+def meet(c10d, place):
+    """All ranks tell each other their places.
+
+    Raises:
+        RuntimeError: two have the same; on all ranks.
+    """
+    if os.environ.get(torch_meeting.CHECK_VARIABLE, "error") == "off":
+        return
+    world = c10d.GroupMember.WORLD
+    _, store = c10d._world.pg_map[world]
+    node, bus, uuid, index = place
+    store.set(f"simgrid-ml/gpu/{world.rank()}", f"{node} {bus} {uuid}")
+    seen = {}
+    for rank in range(world.size()):
+        there = store.get(f"simgrid-ml/gpu/{rank}").decode()
+        if there in seen:
+            node, bus, _ = there.split()
+            error = getattr(c10d, "DistBackendError", RuntimeError)
+            torch_meeting.refuse_twins(
+                error, f"rank {rank}", f"rank {seen[there]}", bus, node, index
+            )
+        seen[there] = rank
 
 
 class _Done:
