@@ -239,6 +239,13 @@ def test_what_is_asked_for_and_not_there_is_one_clear_error(
     assert error.remedy.endswith("gpu_sharing=auto takes what there is")
 
 
+def test_builds_for_the_cpu_are_the_reason_why_what_is_asked_for_cannot_be() -> None:
+    with pytest.raises(PlacementError) as caught:
+        plan(EIGHT, sharing=GpuSharing.EXCLUSIVE, frameworks=Frameworks.of({"torch": "2.1+cpu"}))
+    assert caught.value.evidence.startswith("torch 2.1+cpu is a build for the CPU\n")
+    assert caught.value.remedy.startswith("ask for builds with CUDA: use_gpu")
+
+
 @pytest.mark.parametrize(
     ("sharing", "backing"),
     [
