@@ -194,6 +194,9 @@ def _held_in(folder: str) -> dict[str, dict[str, Any]]:
             os.unlink(os.path.join(folder, name))
         finally:
             os.close(descriptor)
+    if not found:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
     return found
 
 

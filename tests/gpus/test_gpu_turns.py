@@ -124,8 +124,8 @@ def test_the_kernel_lets_go_of_what_a_killed_run_held(tmp_path: Path) -> None:
         other.send_signal(signal.SIGKILL)
         other.wait()
         assert other.stdout.read() == ""
-    with Leases(folder).of(WHOLE, "b") as blocking:
-        assert blocking == ()
+    assert Leases(folder).held() == ()
+    assert os.listdir(folder) == ["turn"]
 
 
 # -- runs with supervisors of their own ----------------------------------------------------
