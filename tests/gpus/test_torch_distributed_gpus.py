@@ -14,6 +14,7 @@ from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.job import TorchDistributed
 from simgrid_ml.testing.runs import Runs, cause, evidence, story
 
+TOLD_ONCE = "simgrid-ml: the GPUs of the nodes live in host memory: Gloo carries what NCCL would\n"
 GPUS = {"vm_size": "Standard_NC12"}  # two K80 a node
 
 TRAINING = """
@@ -86,6 +87,8 @@ def told(runs: Runs, *arguments: str, cluster: dict[str, str]) -> list[dict[str,
     lines = [line for text in logs(record) for line in text.splitlines()]
     found = [json.loads(line[5:]) for line in lines if line.startswith("TOLD ")]
     assert len(found) == 4, story(record)
+    said = [text.count(TOLD_ONCE) for text in logs(record)]
+    assert said == [int(bool(cluster)), 0, 0, 0], story(record)
     substituted = [line for line in summary.substitutions(record) if line.startswith("NCCL: Gloo")]
     assert len(substituted) == 1, story(record)
     return found

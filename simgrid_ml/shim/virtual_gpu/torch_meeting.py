@@ -1,7 +1,9 @@
 """The first time that the ranks of a group meet, where NCCL looks whether two have the same GPU."""
 
 import os
+import sys
 import warnings
+import weakref
 
 __all__ = ["CHECK_VARIABLE", "Groups", "refuse_twins"]
 
@@ -15,7 +17,8 @@ class Groups:
     def __init__(self, gpus, c10d):
         self._gpus = gpus
         self._c10d = c10d
-        self._met = set()
+        self._met = weakref.WeakSet()
+        self._said = False
 
     def default(self):
         """The group of all ranks; None: there is none."""
@@ -37,6 +40,13 @@ class Groups:
         """Have Gloo carry what C++ takes for tensors on the CPU."""
         torch = self._gpus.torch
         cpu, cuda = torch.device("cpu"), torch.device("cuda")
+        world = self.default()
+        if not self._said and (group if world is None else world).rank() == 0:
+            sys.stderr.write(
+                "simgrid-ml: the GPUs of the nodes live in host memory: Gloo carries what NCCL "
+                "would\n"
+            )
+        self._said = True
         if cpu not in group._device_types:
             kind = self._c10d.ProcessGroup.BackendType.NCCL
             group._register_backend(cpu, kind, group._get_backend(cuda))

@@ -18,7 +18,9 @@ def install(gpus):
     """Give every GPU a generator."""
     torch = gpus.torch
     generator = _generator(gpus)
-    gpus.generators = tuple(generator(index) for index in range(len(gpus.names)))
+    gpus.generators = tuple(generator(gpu) for gpu in range(len(gpus.names)))
+    for one in gpus.generators:
+        gpus.made_generators[one._cdata] = one
     torch.cuda.default_generators = gpus.generators
     # Seeding does not start CUDA: a parent seeds, and forks.
     torch_private.add(torch.cuda.random, "current_device", lambda: gpus.thread.current)
@@ -62,19 +64,20 @@ def _generator(gpus):
         """A GPU's default generator.
 
         Attributes:
+            gpu: whose it is.
             differs: from the CPU's.
         """
 
-        def __new__(cls, index):
+        def __new__(cls, gpu):
             return base.__new__(cls, "cpu")
 
-        def __init__(self, index):
-            self.index = index
+        def __init__(self, gpu):
+            self.gpu = gpu
             self.differs = False
 
         @property
         def device(self):
-            return gpus.names[self.index]
+            return gpus.names[self.gpu]
 
         def join(self):
             self.differs = False

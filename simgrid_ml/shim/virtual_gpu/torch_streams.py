@@ -10,6 +10,7 @@ import threading
 import time
 
 from . import torch_cuda, torch_private
+from .torch_state import installed
 
 __all__ = ["install"]
 
@@ -57,11 +58,26 @@ class _Current(threading.local):
         return set_stream
 
 
+class _Stream:
+    """What versions of torch without a class for streams of all kinds lack."""
+
+    def __new__(cls, stream_id, device_index, device_type):
+        stream = object.__new__(cls)
+        stream.stream_id, stream.device_index = stream_id, device_index
+        stream.device_type = device_type
+        return stream
+
+    @property
+    def device(self):
+        return installed().names[self.device_index]
+
+
 def _stream_base(gpus, current):
     torch = gpus.torch
     numbers = itertools.count(1)
+    base = getattr(torch, "Stream", None) or _Stream
 
-    class CudaStreamBase(torch.Stream):
+    class CudaStreamBase(base):
         """A stream: an identity, on a GPU."""
 
         def __new__(
@@ -118,12 +134,14 @@ def _stream_base(gpus, current):
 def _event_base(gpus):
     torch = gpus.torch
     numbers = itertools.count(1)
+    base = getattr(torch, "Event", None)  # since 2.5
+    made = {} if base is None else {"device": "cpu"}
 
-    class CudaEventBase(torch.Event):
+    class CudaEventBase(base or object):
         """A moment: when it was recorded."""
 
         def __new__(cls, enable_timing=False, blocking=False, interprocess=False, **kind):
-            event = super().__new__(cls, device="cpu")
+            event = super().__new__(cls, **made)
             event.enable_timing = enable_timing
             event.cuda_event = 0  # none, until it is recorded
             event._recorded = None
