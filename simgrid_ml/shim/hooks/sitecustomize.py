@@ -33,7 +33,8 @@ _ABOUT = {
         *("tensorflow.python.ops.nccl_ops", "keras.src.layers.rnn.gru_lstm_utils"),
         "tensorflow.python.data.ops.multi_device_iterator_ops",
         "tensorflow.python.data.experimental.ops.prefetching_ops",
-        "keras.src.optimizers.optimizer",
+        *("keras.src.optimizers.optimizer", "keras.src.trainers.trainer"),
+        *("keras.src.backend.tensorflow.nn", "keras.src.backend.tensorflow.rnn"),
     ),
 }
 

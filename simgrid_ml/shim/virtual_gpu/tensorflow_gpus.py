@@ -33,6 +33,9 @@ _INSTALLERS = {
     "tensorflow.python.ops.nccl_ops": (tensorflow_kernels.nccl,),
     "keras.src.layers.rnn.gru_lstm_utils": (tensorflow_kernels.recurrent,),
     "keras.src.optimizers.optimizer": (tensorflow_kernels.optimizers,),
+    "keras.src.backend.tensorflow.nn": (tensorflow_kernels.convolutions_3,),
+    "keras.src.backend.tensorflow.rnn": (tensorflow_kernels.recurrent_3,),
+    "keras.src.trainers.trainer": (tensorflow_kernels.steps_3,),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import tensorflow_private
 
-__all__ = ["nccl", "optimizers", "recurrent"]
+__all__ = ["convolutions_3", "nccl", "optimizers", "recurrent", "recurrent_3", "steps_3"]
 
 
 def nccl(module, process):
@@ -59,19 +59,12 @@ def nccl(module, process):
 
 
 def recurrent(module, process):
-    """Keras's LSTM and GRU: without cuDNN they take the operations that are for all devices."""
-
-    def supported(original):
-        def is_cudnn_supported_inputs(mask, time_major, sequence_lengths):
-            return False
-
-        return is_cudnn_supported_inputs
-
-    tensorflow_private.extend(module, "is_cudnn_supported_inputs", supported)
+    """LSTM and GRU of Keras 2: without cuDNN they take the operations that are for all devices."""
+    _always(module, "is_cudnn_supported_inputs", False)
 
 
 def optimizers(module, process):
-    """Keras's optimizers: where it sees GPUs it compiles them by XLA, whose sums differ."""
+    """Optimizers of Keras 2: where it sees GPUs it compiles them by XLA, whose sums differ."""
 
     def made(original):
         def __init__(self, *arguments, **named):
@@ -80,4 +73,31 @@ def optimizers(module, process):
 
         return __init__
 
-    tensorflow_private.extend(module._BaseOptimizer, "__init__", made)
+    if hasattr(module, "_BaseOptimizer"):  # Keras 3 compiles the whole step, see ``steps_3``
+        tensorflow_private.extend(module._BaseOptimizer, "__init__", made)
+
+
+def recurrent_3(module, process):
+    """As ``recurrent``, for Keras 3."""
+    _always(module, "_is_gpu_available", False)
+
+
+def convolutions_3(module, process):
+    """Convolutions of Keras 3, which turns pictures round where there are CPUs alone."""
+    if hasattr(module, "_cpu_only"):
+        _always(module, "_cpu_only", True)
+
+
+def steps_3(module, process):
+    """Keras 3 compiles a step of training by XLA where it sees GPUs."""
+    _always(module.Trainer, "_resolve_auto_jit_compile", False)
+
+
+def _always(owner, name, result):
+    def make(original):
+        def always(*arguments, **named):
+            return result
+
+        return always
+
+    tensorflow_private.extend(owner, name, make)
