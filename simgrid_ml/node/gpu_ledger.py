@@ -210,15 +210,19 @@ class Ledger:
     def put(self, gpu: int, taken: int) -> None:
         """This process now has ``taken`` bytes on the node's GPU number ``gpu``."""
         at = self._at()
+        (before,) = struct.unpack_from("<q", self._map, at + _BYTES + 8 * gpu)
         struct.pack_into("<q", self._map, at + _BYTES + 8 * gpu, taken)
+        if taken <= before:
+            return
         if taken > struct.unpack_from("<q", self._map, at + _PEAKS + 8 * gpu)[0]:
             struct.pack_into("<q", self._map, at + _PEAKS + 8 * gpu, taken)
             (used,) = struct.unpack_from("<I", self._map, at + _USED_MASK)
             struct.pack_into("<I", self._map, at + _USED_MASK, used | 1 << gpu)
-            peak_at = _GPUS_AT + gpu * _GPU_SIZE + _PEAK
-            total = taken + self.others(gpu)
-            if total > struct.unpack_from("<Q", self._map, peak_at)[0]:
-                struct.pack_into("<Q", self._map, peak_at, total)
+        peak_at = _GPUS_AT + gpu * _GPU_SIZE + _PEAK
+        # Two may reach for the last of it at once, before either sees that there is no room.
+        total = min(taken + self.others(gpu), self.gpus[gpu].memory_bytes)
+        if total > struct.unpack_from("<Q", self._map, peak_at)[0]:
+            struct.pack_into("<Q", self._map, peak_at, total)
 
     def put_collective(self, gpu: int) -> None:
         """This process takes part in collectives with ``gpu``."""

@@ -238,6 +238,20 @@ def test_a_peak_that_nobody_reached_is_unknown_and_a_limit_is_needed(run: RunRec
         list(gpus.gpu_memory_peak(run))
 
 
+def test_the_peak_of_a_gpu_is_of_all_processes_at_once(run: RunRecord) -> None:
+    path = run.file(wire.GPU_LEDGERS, "node0")
+    one, other = Ledger(path), Ledger(path)
+    one.claim(rank=0)
+    other.claim(rank=1)
+    for ledger, size in ((one, 5), (one, 1), (other, 3), (one, 4), (other, 0)):
+        ledger.put(0, size * GIB)
+    assert one.peaks() == (7 * GIB, 0)  # 4 and 3, although one alone has had more before
+    other.put(0, 9 * GIB)  # both reach for the last of it: one will be refused, none had more
+    assert one.peaks() == (10 * GIB, 0)
+    one.close()
+    other.close()
+
+
 KILLED = """
 import sys, time
 from simgrid_ml.node.gpu_ledger import Ledger
