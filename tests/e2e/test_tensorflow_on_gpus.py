@@ -69,7 +69,16 @@ def test_pinned_ranks_train_to_the_digits_of_a_host_without_gpus(tensorflow_runs
         assert trained[0] == trained[1]
 
 
-def test_ranks_that_pin_nothing_run_out_of_memory_at_the_start(tensorflow_runs: Runs) -> None:
+@pytest.mark.parametrize(
+    ("growth", "said"),
+    [
+        ("false", "CUDA_ERROR_OUT_OF_MEMORY: out of memory; total memory reported: "),
+        ("true", "UnknownError: ncclCommInitRank failed: invalid usage\nDuplicate GPU detected : "),
+    ],
+)
+def test_ranks_that_pin_nothing_fail_as_in_the_cloud(
+    tensorflow_runs: Runs, growth: str, said: str
+) -> None:
     record = tensorflow_runs.failed(
         """
         import horovod.tensorflow as hvd
@@ -79,10 +88,10 @@ def test_ranks_that_pin_nothing_run_out_of_memory_at_the_start(tensorflow_runs: 
         """,
         mpi=(1, 2),
         cluster=TWO_K80,
-        variables=QUIET,
+        variables={**QUIET, "TF_FORCE_GPU_ALLOW_GROWTH": growth},
     )
     assert "exited with code 1" in cause(record), story(record)
-    assert "CUDA_ERROR_OUT_OF_MEMORY: out of memory; total memory reported: " in evidence(record)
+    assert said in evidence(record)
     assert "tf.config.set_visible_devices(gpus[hvd.local_rank()], 'GPU')" in evidence(record)
 
 
@@ -90,7 +99,9 @@ WORKERS = """
     import numpy as np
     import tensorflow as tf
 
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    words = tf.distribute.experimental
+    nccl = words.CommunicationOptions(implementation=words.CommunicationImplementation.NCCL)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=nccl)
     print("replicas", strategy.num_replicas_in_sync, strategy.extended.worker_devices)
     with strategy.scope():
         model = tf.keras.Sequential([tf.keras.layers.Dense(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from . import (
     tensorflow_boundary,
     tensorflow_graphs,
+    tensorflow_horovod,
     tensorflow_kernels,
     tensorflow_placement,
     tensorflow_process,
@@ -31,6 +32,7 @@ _INSTALLERS = {
     "tensorflow.python.client.session": (tensorflow_sessions.session,),
     "tensorflow.python.client.device_lib": (tensorflow_sessions.device_lib,),
     "tensorflow.python.ops.nccl_ops": (tensorflow_kernels.nccl,),
+    "horovod.tensorflow.mpi_ops": (tensorflow_horovod.operations,),
     "keras.src.layers.rnn.gru_lstm_utils": (tensorflow_kernels.recurrent,),
     "keras.src.optimizers.optimizer": (tensorflow_kernels.optimizers,),
     "keras.src.backend.tensorflow.nn": (tensorflow_kernels.convolutions_3,),

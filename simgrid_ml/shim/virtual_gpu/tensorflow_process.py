@@ -46,6 +46,7 @@ class Process:
         self._own = set()
         self._without = set()
         self._cache = {}
+        self._waiting = []
         self.logical = None
         self.memory = tensorflow_memory.Memory()
 
@@ -139,9 +140,26 @@ class Process:
                     self.memory.take(wanted, config, self.devices)
                 self.logical = wanted
                 self._cache.clear()
+                for index, met, look in self._waiting:
+                    self.when_created(index, met, look)
             elif wanted and self.logical:
                 self._compare(wanted)
             return self._served(config, self.logical)
+
+    def when_created(self, index, met, look):
+        """Have ``look`` at GPU ``index``, once: now, or as soon as sessions have chosen GPUs.
+
+        Args:
+            index: of a logical GPU; None, or one that is not there: nothing happens.
+            met: those that were looked at; ``look(devices, device)``.
+        """
+        if self.logical is None:
+            self._waiting.append((index, met, look))
+        elif index is not None and index < len(self.logical):
+            device = self.logical[index].device
+            if device not in met:
+                met.add(device)
+                look(self.devices, device)
 
     def served(self, config):
         """As ``created``, for devices by which no GPUs are used or chosen."""
