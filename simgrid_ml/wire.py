@@ -57,7 +57,7 @@ HOOKS_VARIABLE = "SIMGRID_ML_HOOKS"  # what of old releases is restored: names, 
 GPU_LEDGER_VARIABLE = "SIMGRID_ML_GPU_LEDGER"  # path of the node's ledger
 GPU_BACKING_VARIABLE = "SIMGRID_ML_GPU_BACKING"  # what is behind the node's GPUs: TIME_SLICED, …
 GPU_DEVICES_VARIABLE = "SIMGRID_ML_GPU_DEVICES"  # the part of a real GPU behind each
-GPU_COLLECTIVES_VARIABLE = "SIMGRID_ML_GPU_COLLECTIVES"  # of NCCL, carried by: nccl, nccl-by-rank, gloo
+GPU_COLLECTIVES_VARIABLE = "SIMGRID_ML_GPU_COLLECTIVES"  # by nccl, nccl-by-rank or gloo
 RANK_VARIABLE = "SIMGRID_ML_RANK"  # of a task on a node with GPUs, whatever its launcher calls it
 LOCAL_RANK_VARIABLE = "SIMGRID_ML_LOCAL_RANK"
 

@@ -14,7 +14,10 @@ _ABOUT = {
         *("torch", "tensorflow.python.eager.context"),
         "tensorflow.python.client.session",
     ),
-    "gpu_collectives": ("torch.distributed.distributed_c10d", "horovod.torch.mpi_ops"),
+    "gpu_collectives": (
+        *("torch.distributed.distributed_c10d", "horovod.torch.mpi_ops"),
+        "horovod.common.basics",
+    ),
     "numpy_aliases": ("numpy",),
     "tensorflow_v1": (
         *("tensorflow", "keras"),

@@ -36,13 +36,16 @@ def tell(slices, taken):
     def look():
         main = threading.main_thread()
         alive = True
+        peaks = {}
         while alive:  # and a last time after the script has ended
             main.join(_PERIOD_S)
             alive = main.is_alive()
             try:
-                for number, *sizes in taken():
-                    for size in sizes:
-                        ledger.put(number, size)
+                for number, most, now in taken():
+                    if most > peaks.get(number, 0):
+                        peaks[number] = most
+                        ledger.put(number, most)
+                    ledger.put(number, now)
             except Exception:
                 return  # the framework has ended first
 
