@@ -36,7 +36,7 @@ def install(torch):
         *(torch_mode, torch_tensors, torch_constructors, torch_storages, torch_kernels),
         *(torch_cuda, torch_amp, torch_parallel, torch_distributed),
     ):
-        part.install(gpus)
+        torch_private.attempt(part, gpus)
     _watch_threads(gpus)
     torch_private.report(torch)
 

@@ -6,28 +6,30 @@ __all__ = ["Charge", "host_message", "message"]
 
 
 class Charge:
-    """Bytes of a GPU, as long as this object lives; it hangs on the storage that they are for.
+    """Bytes of a GPU that are given back when this object goes; it hangs on their storage.
 
-    Raises:
-        OutOfMemory: there is no room.
+    Args:
+        device: whose.
+        size: as ``device.take`` has returned it.
     """
 
     __slots__ = ("bytes", "device")
 
     def __init__(self, device, size):
         self.device = device
-        self.bytes = 0
-        self.bytes = device.take(size)
+        self.bytes = size
 
     def resize(self, size):
-        """The storage has become larger or smaller."""
-        before = self.bytes
-        self.bytes = self.device.take(size)
+        """The storage has become larger or smaller.
+
+        Raises:
+            OutOfMemory: there is no room.
+        """
+        before, self.bytes = self.bytes, self.device.take(size)
         self.device.give(before)
 
     def __del__(self):
-        if self.bytes:
-            self.device.give(self.bytes)
+        self.device.give(self.bytes)
 
 
 def message(error):

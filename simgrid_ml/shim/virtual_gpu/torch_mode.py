@@ -12,6 +12,8 @@ from .torch_state import STAYS
 
 __all__ = ["install"]
 
+_NO_TENSORS = frozenset({type(None), bool, int, float, complex})
+"""What else is given where an operator takes a tensor."""
 _LARGE = 64 * 2**20
 """Before a factory writes so many bytes, room is looked for."""
 
@@ -47,7 +49,7 @@ def _make_mode(gpus):
     Tensor, host_device = torch.Tensor, torch.device("cpu")
     charge, index_of, learn = gpus.charge, gpus.index_of, operations(torch)
     mixing = Mixing(gpus)
-    known, kinds = {}, {}
+    kinds = {}
 
     class VirtualGpus(torch_private.mode_base()):
         supports_higher_order_operators = True
@@ -55,12 +57,12 @@ def _make_mode(gpus):
         # Attached as ``__torch_dispatch__`` below: PyTorch wraps what it finds in the class with
         # ``_disable_dynamo``, which imports Dynamo (0.9 s) and adds frames to every call.
         def handle(self, func, types, args=(), kwargs=None):
-            op = known.get(func)
+            try:
+                op = func._virtual_operation
+            except AttributeError:
+                op = func._virtual_operation = learn(func)
             if op is None:
-                op = learn(func)
-                if op is None:
-                    return NotImplemented
-                known[func] = op
+                return NotImplemented
             for kind in types:
                 if kind is not Tensor:
                     knows = kinds.get(kind)
@@ -74,18 +76,16 @@ def _make_mode(gpus):
             gpu = host = None  # the GPU of the operands; those that are on none
             other = STAYS  # another device
             own_storage = True
-            count = len(args)
-            for position in op.tensors:
-                if position >= count:
-                    break
-                tensor = args[position]
-                if tensor is None:
+            for tensor in (
+                args[: op.leading]
+                if op.leading is not None
+                else [args[position] for position in op.tensors if position < len(args)]
+            ):
+                if tensor.__class__ in _NO_TENSORS:
                     continue
                 try:
                     tag = tensor.untyped_storage()._virtual_gpu
                 except Exception:
-                    if not isinstance(tensor, Tensor):  # a number
-                        continue
                     own_storage, tag = False, getattr(tensor, "_virtual_gpu", None)
                 if tag is None:
                     if host is None:
@@ -96,19 +96,20 @@ def _make_mode(gpus):
                     gpu = tag
                 elif tag != gpu:
                     other = tag
-            for position in op.lists:
-                if position < count and args[position]:
-                    gpu, host, other = among(args[position], gpu, host, other)
 
             target = gpu
             pinned = False
-            if kwargs:
+            if op.special:
+                kwargs = kwargs or {}
+                for position in op.lists:
+                    if position < len(args) and args[position]:
+                        gpu, host, other = among(args[position], gpu, host, other)
                 for name in op.named:
                     value = kwargs.get(name)
                     if value is not None:
                         several = value if isinstance(value, (list, tuple)) else (value,)
                         gpu, host, other = among(several, gpu, host, other)
-                        target = gpu
+                target = gpu
                 if op.device:
                     device = kwargs.get("device")
                     if device is not None and device != host_device:
@@ -120,23 +121,23 @@ def _make_mode(gpus):
                         kwargs = {**kwargs, "pin_memory": False}
                 if op.generator:
                     mixing.check_generator(kwargs.get("generator"), target)
-            else:
-                kwargs = {}
-            if op.moves and thread.moving is not STAYS:
-                target = thread.moving
-            if op.indices:
-                mixing.check_indices(op, args)
+                if op.moves and thread.moving is not STAYS:
+                    target = thread.moving
+                if op.indices:
+                    mixing.check_indices(op, args)
+                if target is not None and (op.size is not None or op.moves):
+                    _foresee(gpus, op, args, kwargs, target)
             if gpu is not None and (host is not None or other is not STAYS):
                 mixing.check(op, args, gpu, host, other)
-            if target is not None and (op.size is not None or op.moves):
-                _foresee(gpus, op, args, kwargs, target)
 
             try:
                 if op.random and target is not None and gpus.generators[target].differs:
                     with numbers_of(gpus, target):
-                        out = op.run(*args, **kwargs)
-                else:
+                        out = op.run(*args, **(kwargs or {}))
+                elif kwargs:
                     out = op.run(*args, **kwargs)
+                else:
+                    out = op.run(*args)
             except RuntimeError as error:
                 if target is not None and "DefaultCPUAllocator" in str(error):
                     raise _no_host_memory(gpus, target) from None
@@ -146,14 +147,22 @@ def _make_mode(gpus):
                 if op.resizes and gpu is not None:
                     _resized(out)
                 return out
-            if op.views and own_storage and gpu is not None:
+            if gpu is not None and op.views and own_storage:
                 return out
+            if target is not None and out.__class__ is Tensor and own_storage:
+                try:
+                    storage = out.untyped_storage()
+                    if storage._virtual_gpu is None:
+                        charge(storage, target)
+                    return out
+                except NotImplementedError:  # it has none
+                    pass
             site = None
             if target is None and not op.views:
                 site = call_site(2)
                 if host is not None and not made_at(site, host) and not of_lengths(op, host):
                     site = None
-            kind = type(out)
+            kind = out.__class__
             if kind is tuple or kind is list:
                 last = len(out) - 1 if op.returns_lengths else -1
                 for position, tensor in enumerate(out):
@@ -182,6 +191,7 @@ def _make_mode(gpus):
                 storage._virtual_site = site
 
     VirtualGpus.__torch_dispatch__ = VirtualGpus.handle
+    torch_private.no_rules_for(VirtualGpus)
     if gpus.shielded:
         _shield(torch, VirtualGpus)
     return VirtualGpus()

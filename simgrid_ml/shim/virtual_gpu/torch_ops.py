@@ -46,6 +46,7 @@ class Operation:
         name: ``"aten::add"``.
         run: calls it.
         tensors: positions of arguments that are a tensor.
+        leading: how many of the first arguments these are; None: others are among them.
         lists: positions of arguments that are a list of tensors.
         named: names of such arguments that are given by keyword.
         device: whether it takes a device, as factories do.
@@ -61,12 +62,13 @@ class Operation:
         views: whether its result shares the memory of an operand.
         moves: whether ``Tensor.to`` is made of it.
         copies: whether it is ``copy_``.
+        special: whether more than ``tensors`` has to be looked at before it is called.
     """
 
     __slots__ = (
-        *("name", "run", "tensors", "lists", "named", "device", "generator", "random"),
-        *("size", "checked", "foreach"),
-        *("indices", "returns_lengths", "writes", "resizes", "views", "moves", "copies"),
+        *("name", "run", "tensors", "leading", "special", "lists", "named", "device"),
+        *("generator", "random", "size", "checked", "foreach", "indices", "returns_lengths"),
+        *("writes", "resizes", "views", "moves", "copies"),
     )
 
     def __init__(self, operator, composite, random):
@@ -86,6 +88,8 @@ class Operation:
             if positional[position] and kind in ("Tensor", "Optional[Tensor]", "Tensor?")
             if position not in on_host
         )
+        contiguous = self.tensors == tuple(range(len(self.tensors)))
+        self.leading = len(self.tensors) if contiguous else None
         self.lists = tuple(
             position
             for position, kind in enumerate(kinds)
@@ -115,6 +119,8 @@ class Operation:
         )
         self.moves = name in _MOVES
         self.copies = name == "aten::copy_"
+        looked_at = (self.lists, self.named, self.device, self.generator, self.moves, self.indices)
+        self.special = any(looked_at)
 
 
 def operations(torch):

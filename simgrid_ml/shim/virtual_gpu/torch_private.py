@@ -9,12 +9,14 @@ import sys
 __all__ = [
     "add",
     "annotation_type",
+    "attempt",
     "available",
     "default_device",
     "extend",
     "inner_of",
     "mode_base",
     "modes",
+    "no_rules_for",
     "out_of_memory",
     "reductions",
     "remember_constructors",
@@ -59,6 +61,16 @@ def available(owner, name, default=None):
         return default
 
 
+def attempt(part, gpus):
+    """Change what ``part`` is about; if this torch is too different for it, the rest goes on."""
+    try:
+        part.install(gpus)
+    except Exception as error:
+        name = part.__name__.rpartition("_")[2]
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        _missing.append(f"place for what is done about {name} ({what})")
+
+
 def report(torch):
     """Say what this version of torch lacks, once."""
     if _missing:
@@ -75,6 +87,22 @@ def mode_base():
     from torch.utils._python_dispatch import TorchDispatchMode
 
     return TorchDispatchMode
+
+
+def no_rules_for(mode):
+    """PyTorch looks for a rule for each operator and mode, which takes as long as a small one."""
+    try:
+        from torch._library import simple_registry
+    except ImportError:  # releases before 2.5 look for none
+        return
+
+    def finds(original):
+        def find_torch_dispatch_rule(operator, cls):
+            return None if cls is mode else original(operator, cls)
+
+        return find_torch_dispatch_rule
+
+    extend(simple_registry, "find_torch_dispatch_rule", finds)
 
 
 def modes(torch):

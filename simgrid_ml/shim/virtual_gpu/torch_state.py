@@ -12,6 +12,7 @@ import weakref
 from simgrid_ml.node.gpu_devices import OutOfMemory
 
 from . import torch_memory, torch_private
+from .torch_memory import Charge
 
 __all__ = ["STAYS", "Gpus", "gpu_of", "installed"]
 
@@ -30,6 +31,8 @@ def gpu_of(tensor):
     """The ordinal of the GPU that a tensor is on; None: it is not on one."""
     try:
         gpu = tensor.untyped_storage()._virtual_gpu
+        if gpu is not None or tensor.__class__.__module__ == "torch":
+            return gpu
     except Exception:  # sparse, batched and wrapping tensors have no storage of their own
         gpu = None
     if gpu is None:
@@ -194,7 +197,7 @@ class Gpus:
         """
         device = self.devices[gpu]
         try:
-            storage._virtual_charge = torch_memory.Charge(device, storage.nbytes())
+            storage._virtual_charge = Charge(device, device.take(storage.nbytes()))
         except OutOfMemory as full:
             raise self.full(full) from None
         storage._virtual_gpu = gpu
@@ -209,8 +212,9 @@ class Gpus:
         Raises:
             torch.OutOfMemoryError: there is no room.
         """
+        device = self.devices[gpu]
         try:
-            torch_memory.Charge(self.devices[gpu], size)
+            device.give(device.take(size))
         except OutOfMemory as full:
             raise self.full(full) from None
 
