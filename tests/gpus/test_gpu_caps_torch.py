@@ -165,9 +165,9 @@ def test_a_script_may_choose_its_gpu_until_cuda_is_used(torch: Torch) -> None:
     said = torch(
         """
         os.environ["CUDA_VISIBLE_DEVICES"] = "1"  # as it would be on the VM: after the import
-        said["count"] = torch.cuda.device_count()
         torch.cuda.init()
         said["seen"] = state["seen"]
+        said["count"] = torch.cuda.device_count()
         os.environ["CUDA_VISIBLE_DEVICES"] = "0"
         said["later"] = torch.cuda.device_count()
         said["caps"] = calls
@@ -182,12 +182,16 @@ def test_with_a_device_each_no_function_that_takes_one_is_wrapped(torch: Torch) 
     said = torch(
         """
         said["plain"] = [type(torch.zeros).__name__, torch.Tensor.to.__class__.__name__]
-        said["count"] = torch.cuda.device_count()
+        said["count"] = [torch.cuda.device_count()]
+        for visible in ("1", "7"):
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+            said["count"].append(torch.cuda.device_count())
         """,
         "GPU-a",
         "GPU-b",
     )
-    assert said == {"plain": ["builtin_function_or_method", "method_descriptor"], "count": 2}
+    plain = ["builtin_function_or_method", "method_descriptor"]
+    assert said == {"plain": plain, "count": [2, 1, 0]}
 
 
 TWO_PARTS = """
