@@ -42,6 +42,7 @@ def install(gpus):
     _give_backend(gpus, c10d, groups)
     dist = torch.distributed
     torch_private.extend(dist, "all_gather", lambda given: _of_any_length(dist, given))
+    torch_private.extend(dist, "all_reduce", lambda given: _of_integers(dist, groups, given))
     for name in filter(dist.__dict__.__contains__, _IN_ONE_PIECE):
         torch_private.extend(dist, name, _of_any_shape)
     # In ``torch.distributed`` alone: c10d's own calls, for objects, have CPU tensors.
@@ -52,6 +53,7 @@ def install(gpus):
         torch_private.extend(dist, name, lambda given: _checked(c10d, groups, given, meets=False))
     for name in batched:  # P2POp asks whether it was given the very one
         torch_private.replace(c10d, name, getattr(dist, name))
+    torch_private.extend(dist.GradBucket, "buffer", lambda given: _on_its_gpu(gpus, given))
     parallel = importlib.import_module("torch.nn.parallel.distributed")
     model = parallel.DistributedDataParallel
     torch_private.extend(model, "__init__", lambda given: _with_model_checked(groups, given))
@@ -156,6 +158,23 @@ def _of_any_length(dist, all_gather):
     return gather
 
 
+def _of_integers(dist, groups, all_reduce):
+    """As NCCL's, which averages integers too."""
+
+    @functools.wraps(all_reduce)
+    def reduce(tensor, op=dist.ReduceOp.SUM, group=None, async_op=False):
+        averages = op == dist.ReduceOp.AVG and not tensor.is_floating_point()
+        if not averages or not groups.is_nccl(group or groups.default()):
+            return all_reduce(tensor, op, group, async_op)
+        work = all_reduce(tensor, dist.ReduceOp.SUM, group, async_op)
+        if work is not None:
+            work.wait()
+        tensor.div_(dist.get_world_size(group), rounding_mode="trunc")
+        return work
+
+    return reduce
+
+
 def _of_any_shape(function):
     """As NCCL's, to which the pieces of one tensor are only its elements in order."""
     signature = inspect.signature(function)
@@ -169,6 +188,21 @@ def _of_any_shape(function):
         return function(*given.args, **given.kwargs)
 
     return flat
+
+
+def _on_its_gpu(gpus, original):
+    """What a communication hook gets of DistributedDataParallel, made in C++ on the host."""
+
+    @functools.wraps(original)
+    def buffer(self):
+        gradients = original(self)
+        if gpu_of(gradients) is None:
+            gpu = next(map(gpu_of, self.parameters()), None)
+            if gpu is not None:
+                gpus.charge(gradients.untyped_storage(), gpu)
+        return gradients
+
+    return buffer
 
 
 def _tensors(values):

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -37,6 +38,7 @@ def worker(gpu, gpus, url):
     )
     model = nn.SyncBatchNorm.convert_sync_batchnorm(model).cuda(gpu)
     model = nn.parallel.DistributedDataParallel(model, device_ids=[gpu])
+    model.register_comm_hook(None, fp16_compress_hook)
     criterion = nn.CrossEntropyLoss().cuda(gpu)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     sampler = DistributedSampler(Pictures())
@@ -54,6 +56,9 @@ def worker(gpu, gpus, url):
             loss.backward()
             optimizer.step()
         dist.all_reduce(total)
+        pictures = torch.tensor(len(sampler) + gpu, device="cuda")
+        dist.all_reduce(pictures, op=dist.ReduceOp.AVG)
+        assert pictures.item() == len(sampler)  # NCCL averages integers, too
         dist.barrier()
     weight = model.module[5].weight.detach()
     others = [torch.zeros_like(weight) for _ in range(gpus)]
