@@ -93,16 +93,15 @@ def no_rules_for(mode):
     """PyTorch looks for a rule for each operator and mode, which takes as long as a small one."""
     try:
         from torch._library import simple_registry
-    except ImportError:  # releases before 2.5 look for none
+
+        find = simple_registry.find_torch_dispatch_rule
+    except (ImportError, AttributeError):  # releases before 2.5 look for none
         return
 
-    def finds(original):
-        def find_torch_dispatch_rule(operator, cls):
-            return None if cls is mode else original(operator, cls)
+    def find_torch_dispatch_rule(operator, cls):
+        return None if cls is mode else find(operator, cls)
 
-        return find_torch_dispatch_rule
-
-    extend(simple_registry, "find_torch_dispatch_rule", finds)
+    simple_registry.find_torch_dispatch_rule = find_torch_dispatch_rule
 
 
 def modes(torch):
