@@ -17,6 +17,7 @@ from . import (
     torch_mode,
     torch_parallel,
     torch_private,
+    torch_profiler,
     torch_state,
     torch_storages,
     torch_tensors,
@@ -34,7 +35,7 @@ def install(torch):
     gpus = torch_state.Gpus(torch, Devices())
     for part in (
         *(torch_mode, torch_tensors, torch_constructors, torch_storages, torch_kernels),
-        *(torch_cuda, torch_amp, torch_parallel, torch_distributed),
+        *(torch_cuda, torch_amp, torch_parallel, torch_distributed, torch_profiler),
     ):
         torch_private.attempt(part, gpus)
     _watch_threads(gpus)
