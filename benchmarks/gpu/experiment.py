@@ -27,7 +27,7 @@ def emit(experiment: str, **found: Any) -> None:
 
 def why_no_gpu() -> str:
     """Why nothing can be tried here; "": it can."""
-    from simgrid_ml.node.gpu_check import Driver
+    from simgrid_ml.node.cuda_driver import Driver
 
     try:
         return "" if Driver().devices(context=False) else "the CUDA driver shows no device"

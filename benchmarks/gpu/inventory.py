@@ -13,7 +13,7 @@ _PROGRAMS = ("nvidia-smi", "nvidia-cuda-mps-control", "docker", "unshare", "nvcc
 
 def main() -> None:
     require_gpu()
-    from simgrid_ml.node.gpu_check import Driver
+    from simgrid_ml.node.cuda_driver import Driver
 
     driver = Driver()
     found = {"cuda": driver.version, "devices": driver.devices(context=True)}

@@ -72,7 +72,7 @@ def main(words: list[str]) -> int:
     if given.child:
         take(given.mode, given.cap)
         return 0
-    from simgrid_ml.node.gpu_check import Driver
+    from simgrid_ml.node.cuda_driver import Driver
 
     total = Driver().devices(context=False)[0]["memory_bytes"]
     variables = limits(given.mode, given.cap, total)

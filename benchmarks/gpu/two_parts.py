@@ -62,7 +62,7 @@ def main(words: list[str]) -> int:
         rank()
         return 0
     from simgrid_ml import wire
-    from simgrid_ml.node.gpu_check import Driver
+    from simgrid_ml.node.cuda_driver import Driver
     from simgrid_ml.node.gpu_ledger import Gpu, create
     from simgrid_ml.node.gpu_slices import Part, encode
     from simgrid_ml.shim import hooks

@@ -52,6 +52,8 @@ async def check_gpus(
     for node, seen in zip(plan.nodes, await asyncio.gather(*looking), strict=True):
         wrong = [line for view, said in seen for line in deviations(plan, host, node, view, said)]
         if wrong:
+            given = {k: v for _, said in seen for k, v in said.get("variables", {}).items()}
+            wrong += [f"the process had {name}={value}" for name, value in given.items()]
             raise NodeError(
                 f"{node.node} does not have the GPUs that were planned for it",
                 evidence="\n".join(wrong),

@@ -107,4 +107,5 @@ def test_a_device_that_has_not_arrived_on_the_nodes_ends_the_run_before_any_rank
     assert "asked for its GPUs, it says: OSError: cuInit failed: CUDA_ERROR_NO_DEVICE" in evidence(
         record
     )
+    assert f"the process had CUDA_VISIBLE_DEVICES={H200}" in evidence(record)
     assert record.task_reports() == {}
