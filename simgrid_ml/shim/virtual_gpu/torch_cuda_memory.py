@@ -1,6 +1,6 @@
 """``torch.cuda.memory``: what the allocator has to say of itself, and fixed shares of a GPU."""
 
-from . import torch_cuda
+from . import torch_cuda, torch_memory
 
 __all__ = ["install"]
 
@@ -16,6 +16,7 @@ def install(gpus):
     def empty_cache():
         for device in gpus.devices:
             device.empty_cache()
+        torch_memory.release_freed()
 
     def raw_alloc(size, stream=0):
         storage = torch.UntypedStorage(size)

@@ -1,8 +1,13 @@
 """What a storage takes of its GPU, and what is said when there is no room."""
 
+import ctypes
 import os
 
-__all__ = ["Charge", "host_message", "message"]
+__all__ = ["Charge", "host_message", "keep_freed", "message", "release_freed"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # in malloc.h
+_KEPT = 2**30
+_IN_HEAP = 32 * 2**20  # the most that glibc comes to by itself
 
 
 class Charge:
@@ -30,6 +35,27 @@ class Charge:
 
     def __del__(self):
         self.device.give(self.bytes)
+
+
+def keep_freed():
+    """Have the host's allocator keep what is freed for the next step, as CUDA's does.
+
+    glibc gives it back and fetches it again, page by page: thousands of faults a step. Does
+    nothing with another allocator, or where the environment has settings for this one.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:
+        return
+    change = getattr(ctypes.CDLL(None), "mallopt", None)
+    if change is not None:
+        change(_TRIM_THRESHOLD, _KEPT)
+        change(_MMAP_THRESHOLD, _IN_HEAP)
+
+
+def release_freed():
+    """Give back to the host what is kept."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def message(error):

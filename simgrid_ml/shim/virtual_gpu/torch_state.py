@@ -163,6 +163,7 @@ class Gpus:
             if not self.devices:
                 raise RuntimeError("No CUDA GPUs are available")
             self.devices.attach()
+            torch_memory.keep_freed()
             self.initialized = True
             self.mode = self.make_mode()
         self.watch()

@@ -67,4 +67,18 @@ optimizer.zero_grad(set_to_none=True)
 torch.cuda.empty_cache()
 kept = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
 assert kept < torch.cuda.memory_allocated() < before
+
+
+def resident():
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * 4096
+
+
+size = 48 * 2**20
+begun = resident()
+activations = [torch.ones(size // 6 // 4, device="cuda") for _ in range(6)]
+del activations
+kept = resident()  # as by CUDA's allocator, so that the next step has it at once
+torch.cuda.empty_cache()
+assert begun + size // 2 < kept and resident() < kept - size // 2, (begun, kept, resident())
 print("done")
