@@ -420,7 +420,7 @@ GRAPH = """
     with tf.Graph().as_default(), tf.device(setter):
         assert tf.get_variable("c", ()).device == "/job:ps/task:0"
         assert tf.ones(1).device == "/job:worker/task:1/device:GPU:1"
-    tf.train.Saver()
+    tf.train.Saver(sharded=True)
     graph = tf.get_default_graph().as_graph_def()
 
     refused(tf.errors.InvalidArgumentError, "listed an invalid Device id '2' but visible device "
@@ -463,8 +463,8 @@ GRAPH = """
         tf.import_graph_def(graph, name="")
         assert again.get_operation_by_name("product").device == "/device:GPU:0"
         with tf.Session(config=tf.ConfigProto(gpu_options=options)) as session:
-            fed = {"product:0": [[1.0] * 3] * 3, "b/read:0": [[2.0] * 3] * 3}
-            assert session.run("double:0", fed).ravel().tolist() == [6.0] * 9
+            fed = {"a/read:0": [[1.0] * 3] * 3, "b/read:0": [[2.0] * 3] * 3}
+            assert session.run("double:0", fed).ravel().tolist() == [10.0] * 9
     print("complete")
 """
 

@@ -26,7 +26,6 @@ _INSTALLERS = {
     "tensorflow.python.eager.context": (tensorflow_boundary.context, tensorflow_placement.context),
     "tensorflow.python.framework.errors_impl": (tensorflow_boundary.errors,),
     "tensorflow.python.framework.ops": (tensorflow_graphs.ops,),
-    "tensorflow.python.framework.importer": (tensorflow_graphs.importer,),
     "tensorflow.python.data.ops.multi_device_iterator_ops": (tensorflow_graphs.datasets,),
     "tensorflow.python.data.experimental.ops.prefetching_ops": (tensorflow_graphs.datasets,),
     "tensorflow.python.client.session": (tensorflow_sessions.session,),

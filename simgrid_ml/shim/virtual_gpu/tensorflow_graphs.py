@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import tensorflow_private
 
-__all__ = ["datasets", "importer", "ops"]
+__all__ = ["datasets", "ops"]
 
 _STRING = 7
 """DT_STRING: no GPU holds such a tensor."""
@@ -65,23 +65,6 @@ def _tensors(cls, process):
     tensorflow_private.extend(cls, "device", device)
     tensorflow_private.extend(cls, "backing_device", device)
     tensorflow_private.extend(cls, "_copy_to_device", copied)
-
-
-def importer(module, process):
-    """``tensorflow.python.framework.importer``: graphs that name GPUs."""
-
-    def read(original):
-        def _ProcessGraphDefParam(*arguments, **named):
-            graph = original(*arguments, **named)
-            # CPUs stay: where a graph comes from C++, they are its names already.
-            _rename(
-                graph, lambda name: process.to_tensorflow(name) if "GPU" in name.upper() else name
-            )
-            return graph
-
-        return _ProcessGraphDefParam
-
-    tensorflow_private.extend(module, "_ProcessGraphDefParam", read)
 
 
 def _rename(graph, change):
