@@ -52,6 +52,11 @@ def exchange(ordinal):
 
 torch.cuda._exchange_device = torch.cuda._maybe_exchange_device = exchange
 C._cuda_isInBadFork = False
+C._cuda_synchronize = lambda: state.setdefault("awaited", []).append(state["current"])
+seeds = []
+torch.cuda.default_generators = (types.SimpleNamespace(
+    manual_seed=seeds.append, clone_state=None, get_state=lambda: torch.zeros(1),
+    set_state=lambda new: seeds.append("set")),)
 C._cuda_getArchFlags = lambda: ""
 C._cuda_memoryStats = lambda ordinal: {"reserved_bytes": {"all": dict(
     zip(("peak", "current"), state["reserved"]))}}
@@ -195,6 +200,7 @@ def test_with_a_device_each_no_function_that_takes_one_is_wrapped(torch: Torch) 
 
 
 TWO_PARTS = """
+    torch.manual_seed(3)
     torch.cuda.set_device(1)                        # the local rank
     said["seen"] = [torch.cuda.device_count(), torch.cuda.current_device(), state["seen"]]
     placed = []
@@ -230,6 +236,16 @@ TWO_PARTS = """
     said["beyond"] = fails(torch.cuda.set_device, 2)
     said["global"] = fails(torch.zeros, 2, device="cuda:3")
     said["caps"] = calls
+    for index in range(torch.cuda.device_count()):
+        torch.cuda.synchronize(index)
+    torch.cuda.synchronize()
+    said["awaited"] = state["awaited"]
+    with torch.random.fork_rng([0, 1]):
+        torch.cuda.get_rng_state("cuda:1")
+    said["seeds"] = seeds
+    torch.accelerator.set_device_index(1)
+    said["accelerator"] = [torch.accelerator.device_count(),
+                           torch.accelerator.current_device_index(), state["current"]]
 """
 
 
@@ -241,6 +257,9 @@ def test_of_two_parts_of_one_gpu_a_rank_uses_its_own_by_its_own_number(torch: To
     assert said["loaded"] == ["cuda:0", [0.0, 0.0]]
     assert said["inside"] == 1
     assert said["index"] == [0, 0, 0]
+    assert said["awaited"] == [0, 0, 0]
+    assert said["accelerator"] == [2, 1, 0]
+    assert said["seeds"] == [3, "set", "set"]  # CUDA has a generator for its one device
     for error in (said["beyond"], said["global"]):
         assert "invalid device ordinal" in error
         assert "this node has 2 GPUs: use the local rank" in error

@@ -197,13 +197,15 @@ def install(torch, find):
         wanted = int(fraction * one.gpu.memory_bytes)
         caps.limit(one.ordinal, min(wanted, one.part.process_bytes))
 
-    for module in (cuda, cuda.memory, cuda.random):
+    # Not of ``cuda.random``: it counts generators, and CUDA has one for each of its own devices.
+    for module in (cuda, cuda.memory):
         for new in (
             *(_lazy_init, device_count, get_device_properties, get_device_name),
             *(mem_get_info, set_per_process_memory_fraction),
         ):
             if hasattr(module, new.__name__):
                 setattr(module, new.__name__, new)
+    cuda.random._lazy_init = _lazy_init
     cuda._lazy_call(caps.settle)
     if caps.slices.is_shifted:
         caps_torch_devices.install(torch, caps)

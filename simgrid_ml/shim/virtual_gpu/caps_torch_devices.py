@@ -53,9 +53,51 @@ def install(torch, caps):
         if index >= 0:
             torch._C._cuda_setDevice(caps.ordinal(index))
 
+    def synchronize(device=None):
+        """Scripts do so for all GPUs in turn, and use none of them by that."""
+        cuda._lazy_init()
+        before = torch._C._cuda_getDevice()
+        torch._C._cuda_setDevice(_get_device_index(device, optional=True))
+        try:
+            torch._C._cuda_synchronize()
+        finally:
+            torch._C._cuda_setDevice(before)
+
+    def of_generator(function, position):
+        """``function``, which takes a device at ``position``, for CUDA's generator."""
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            given = list(args)
+            if len(given) > position:
+                given[position] = _seen(given[position])
+            elif "device" in kwargs:
+                kwargs["device"] = _seen(kwargs["device"])
+            return function(*given, **kwargs)
+
+        return call
+
+    def _seen(device):
+        return torch.device("cuda", _get_device_index(device, optional=True))
+
+    for name, position in (("get_rng_state", 0), ("set_rng_state", 1)):
+        wrapped = of_generator(getattr(cuda.random, name), position)
+        for module in (cuda, cuda.random):
+            setattr(module, name, wrapped)
+    cuda.synchronize = synchronize
     cuda.device.__init__ = __init__
     cuda.current_device = current_device
     cuda.set_device = set_device
+    accelerator = getattr(torch, "accelerator", None)  # since 2.6, and renamed since
+    for names, new in (
+        (("device_count",), cuda.device_count),
+        (("current_device_index", "current_device_idx"), current_device),
+        (("set_device_index", "set_device_idx"), set_device),
+        (("synchronize",), synchronize),
+    ):
+        for name in names:
+            if hasattr(accelerator, name):
+                setattr(accelerator, name, new)
 
 
 def wrap(torch, real):
