@@ -14,7 +14,7 @@ from multiprocessing import Pipe
 
 import torch
 
-__all__ = ["fork", "install"]
+__all__ = ["fork", "install", "keep_freed"]
 
 _LEDGER = os.environ.pop("SIMGRID_ML_GPU_LEDGER")  # a plain side must not find it
 
@@ -25,6 +25,13 @@ def install():
 
     os.environ["SIMGRID_ML_GPU_LEDGER"] = _LEDGER
     torch_gpus.install(torch)
+
+
+def keep_freed():
+    """Have this fork keep freed memory for its next step, as one with virtual GPUs does."""
+    from simgrid_ml.shim.virtual_gpu import torch_memory
+
+    torch_memory.keep_freed()
 
 
 def fork(serve, *arguments):

@@ -56,6 +56,11 @@ def steps(node: Node, models: Sequence[str], effort: Effort) -> Iterator[Result]
             context,
         )
         yield Result(
+            f"{model}: the same, if the side without a GPU keeps freed memory too",
+            "",
+            [_ratio(told, "cpu_s", "kept") for told in launches],
+        )
+        yield Result(
             f"{model}: wall time of a step over that without a GPU",
             "",
             [_ratio(told, "wall_s") for told in launches],
@@ -74,9 +79,9 @@ def _words(model: str, effort: Effort) -> list[str]:
     return [*few, "--batch", str(_SMALL)] if model.startswith("resnet") else few
 
 
-def _ratio(told: dict[str, Any], what: str) -> float:
-    pairs = zip(told["virtual"][what], told["plain"][what], strict=True)
-    return float(statistics.median(virtual / plain for virtual, plain in pairs))
+def _ratio(told: dict[str, Any], what: str, base: str = "plain") -> float:
+    pairs = zip(told["virtual"][what], told[base][what], strict=True)
+    return float(statistics.median(virtual / other for virtual, other in pairs))
 
 
 def _context(launches: list[dict[str, Any]]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ LIMITS = (
     Limit("the speed of a GPU", "that of the host's cores; `elapsed_time` is time on them"),
     Limit(
         "CUDA's random numbers",
-        "the host's generator, one for all GPUs of a process: numbers are those of the CPU run",
+        "the CPU's generator, so that numbers are those of the CPU run; a GPU that is seeded by "
+        "itself has its own, of the same kind",
     ),
     Limit(
         "CUDA's kernels: TF32, atomics whose order differs, other attention kernels",
