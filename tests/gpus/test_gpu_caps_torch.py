@@ -43,9 +43,18 @@ real = types.SimpleNamespace(
     name="NVIDIA H200", total_memory=TOTAL, multi_processor_count=132, major=9, minor=0)
 C._cuda_getDeviceCount = lambda: len(state["seen"].split(","))
 C._cuda_init = start
-C._cuda_setMemoryFraction = lambda part, ordinal: calls.append((ordinal, round(part * TOTAL)))
+def limit(part, ordinal):
+    calls.append((ordinal, round(part * TOTAL)))
+    state["current"] = ordinal          # torch may leave it so
+
+C._cuda_setMemoryFraction = limit
 C._cuda_getDevice = lambda: state["current"]
-C._cuda_setDevice = lambda ordinal: state.update(current=ordinal)
+
+def choose(ordinal):
+    torch.cuda._lazy_init()
+    state["current"] = ordinal
+
+C._cuda_setDevice = choose
 def exchange(ordinal):
     before, state["current"] = state["current"], ordinal
     return before
@@ -191,12 +200,25 @@ def test_with_a_device_each_no_function_that_takes_one_is_wrapped(torch: Torch) 
         for visible in ("1", "7"):
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
             said["count"].append(torch.cuda.device_count())
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        torch.cuda.init()
+        said["caps"] = [list(calls)]
+        torch.cuda.set_device(1)
+        said["caps"].append(list(calls))
+        state["reserved"] = (1, 1)      # cuda:0 is used as well
+        import time
+        while len(calls) < 2:
+            time.sleep(0.01)
+        said["caps"].append(list(calls))
+        said["current"] = state["current"]
         """,
         "GPU-a",
         "GPU-b",
     )
     plain = ["builtin_function_or_method", "method_descriptor"]
-    assert said == {"plain": plain, "count": [2, 1, 0]}
+    # A limit needs a context on the device: who uses one GPU of two takes memory of one.
+    caps = [[], [[1, PART]], [[1, PART], [0, PART]]]
+    assert said == {"plain": plain, "count": [2, 1, 0], "caps": caps, "current": 1}
 
 
 TWO_PARTS = """

@@ -50,6 +50,7 @@ class Caps:
         self.find = find
         self.slices = find()
         self.settled = False
+        self.capped = set()  # CUDA's ordinals
         self.known = False  # on the node, as a process that uses GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = self.written = self.slices.visible
 
@@ -59,8 +60,11 @@ class Caps:
         return self.torch.cuda._get_device_properties(ordinal).total_memory
 
     def limit(self, ordinal, size):
-        """Let torch's allocator take ``size`` bytes of a real device."""
+        """Let torch's allocator take ``size`` bytes of a real device, which gets a context."""
+        before = self.torch._C._cuda_getDevice()
         self.torch._C._cuda_setMemoryFraction(fraction(size, self.total(ordinal)), ordinal)
+        self.torch._C._cuda_setDevice(before)  # that may leave another one
+        self.capped.add(ordinal)
 
     def reserved(self, ordinal):
         """Bytes that the allocator has of a real device: at most, and now."""
@@ -78,13 +82,19 @@ class Caps:
         """CUDA is in use from here on: keep to the caps, and be known on the node."""
         self.settled = True
         try:
-            for one in self.slices:
-                self.limit(one.ordinal, one.part.process_bytes)
+            # A limit costs a context of some hundred MiB, so a device gets it when it is used.
+            if len({one.ordinal for one in self.slices}) == 1:
+                self.cap(0)
             caps_ledger.tell(self.slices, self.taken)
             self.known = True
         except Exception as error:
             what = " ".join(f"{type(error).__name__}: {error}".split())
             sys.stderr.write(f"simgrid-ml: torch is not kept to its slice of the GPU: {what}\n")
+
+    def cap(self, ordinal):
+        """Keep to the slice that this process has of a device."""
+        if self.settled and ordinal not in self.capped:
+            self.limit(ordinal, self.slices[self.slices.shown(ordinal)].part.process_bytes)
 
     # -- ordinals ---------------------------------------------------------------------------
     def ordinal(self, index):
@@ -137,7 +147,10 @@ class Caps:
         """Number of each GPU on the node, and bytes of it: at most, and now."""
         for ordinal in {one.ordinal for one in self.slices}:
             number = self.slices[self.slices.shown(ordinal)].number
-            yield (number, *self.reserved(ordinal))
+            most, now = self.reserved(ordinal)
+            if now:
+                self.cap(ordinal)  # it was not chosen by ``set_device``
+            yield number, most, now
 
 
 def place(ordinal):
@@ -162,11 +175,16 @@ def install(torch, find):
     cuda = torch.cuda
     caps = Caps(torch, find)
     _installed[:] = [caps]
-    lazy_init = cuda._lazy_init
+    lazy_init, choose = cuda._lazy_init, cuda.set_device
 
     def _lazy_init():
         caps.look_again()
         lazy_init()
+
+    def set_device(device):
+        choose(device)
+        if caps.settled:
+            caps.cap(torch._C._cuda_getDevice())
 
     def device_count():
         return len(caps.slices_now())
@@ -205,6 +223,7 @@ def install(torch, find):
         ):
             if hasattr(module, new.__name__):
                 setattr(module, new.__name__, new)
+    cuda.set_device = set_device
     cuda.random._lazy_init = _lazy_init
     cuda._lazy_call(caps.settle)
     if caps.slices.is_shifted:

@@ -51,7 +51,9 @@ def install(torch, caps):
     def set_device(device):
         index = get_index(device)
         if index >= 0:
-            torch._C._cuda_setDevice(caps.ordinal(index))
+            ordinal = caps.ordinal(index)
+            torch._C._cuda_setDevice(ordinal)
+            caps.cap(ordinal)
 
     def synchronize(device=None):
         """Scripts do so for all GPUs in turn, and use none of them by that."""
