@@ -88,11 +88,22 @@ def _with_device(gpus, original):
         if device is not None:
             if type(device) is int:
                 device = kwargs["device"] = torch.device("cuda", device)
-            if gpus.forked and torch.device(device).type == "cuda":
-                gpus.lazy_init()  # C++ asks once in a process and its forks
+            if torch.device(device).type == "cuda":
+                return _on_gpu(gpus, original, args, kwargs)
         return original(*args, **kwargs)
 
     return construct
+
+
+def _on_gpu(gpus, original, args, kwargs):
+    """C++ asks for a GPU once in a process and its forks; below an operation the mode is off."""
+    gpus.lazy_init()
+    if torch_private.sees_nothing(gpus.torch):
+        return original(*args, **{**kwargs, "device": "cpu"})
+    if gpus.is_paused():
+        with gpus.mode:
+            return original(*args, **kwargs)
+    return original(*args, **kwargs)
 
 
 def _like(gpus, original):
@@ -104,8 +115,8 @@ def _like(gpus, original):
         if device is None:
             return original(*args, **kwargs)
         device = kwargs["device"] = torch.device(device)
-        if gpus.forked and device.type == "cuda":
-            gpus.lazy_init()
+        if device.type == "cuda":
+            return _on_gpu(gpus, original, args, kwargs)
         made = original(*args, **kwargs)
         if device.type == "cpu" and gpu_of(made) is not None:
             gpus.release(made.untyped_storage())

@@ -23,6 +23,7 @@ __all__ = [
     "replace",
     "report",
     "scripts_alike",
+    "sees_nothing",
     "storage_base",
     "tensor_base",
     "validate_device",
@@ -107,6 +108,17 @@ def no_rules_for(mode):
 def modes(torch):
     """How many modes see this thread's operations."""
     return torch._C._len_torch_dispatch_stack()
+
+
+def compiles_for_cuda(torch):
+    """Whether Dynamo runs functions under a mode too: before 2.6, it then has C++ ask for a GPU."""
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) < (2, 6) and torch.version.cuda is not None
+
+
+def sees_nothing(torch):
+    """Whether modes are out of force, as where FakeTensor looks whether CUDA starts."""
+    return torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.Python)
 
 
 def out_of_memory(torch):
