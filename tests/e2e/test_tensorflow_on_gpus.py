@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
 from msgspec import structs
@@ -20,18 +22,18 @@ def legacy(tensorflow: EnvironmentSpec) -> EnvironmentSpec:
     return structs.replace(tensorflow, framework_version="1.13")
 
 
+def snippet_of_docs(words: str) -> str:
+    """The only code block of docs/tensorflow.md with these words in it."""
+    text = (Path(__file__).parents[2] / "docs" / "tensorflow.md").read_text()
+    (block,) = (one for one in re.findall(r"```python\n(.*?)```", text, re.S) if words in one)
+    return str(block)
+
+
 KERAS = """
     import hashlib
     import horovod.tensorflow.keras as hvd
     import numpy as np
-    import tensorflow as tf
 
-    hvd.init()
-    gpus = tf.config.experimental.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if gpus:
-        tf.config.experimental.set_visible_devices(gpus[hvd.local_rank()], "GPU")
     print("sees", [gpu.name for gpu in tf.config.list_logical_devices("GPU")])
 
     tf.keras.utils.set_random_seed(1)
@@ -53,10 +55,11 @@ KERAS = """
 
 
 def test_pinned_ranks_train_to_the_digits_of_a_host_without_gpus(tensorflow_runs: Runs) -> None:
+    script = snippet_of_docs("set_visible_devices(gpus[hvd.local_rank()]") + textwrap.dedent(KERAS)
     found = {}
     for size in ("Standard_NC12", "host"):
         record = tensorflow_runs.completed(
-            KERAS, mpi=(1, 2), cluster={"vm_size": size}, variables=QUIET
+            script, mpi=(1, 2), cluster={"vm_size": size}, variables=QUIET
         )
         found[size] = [log(record, rank) for rank in (0, 1)]
     for with_gpus, without in zip(found["Standard_NC12"], found["host"], strict=True):

@@ -253,6 +253,12 @@ SURFACE = """
         assert last(element) == "GPU:1"
 
     # -- what GPUs do otherwise -----------------------------------------------------------------
+    assert tf.test.is_built_with_cuda()
+    pictures, kernel = tf.random.normal([2, 8, 8, 3]), tf.random.normal([3, 3, 3, 4])
+    turned = tf.transpose(pictures, [0, 3, 1, 2])
+    first = tf.nn.conv2d(turned, kernel, 1, "SAME", data_format="NCHW")
+    last_one = tf.nn.conv2d(pictures, kernel, 1, "SAME")
+    assert np.allclose(tf.transpose(first, [0, 2, 3, 1]), last_one, atol=1e-4)
     sequence = tf.ones([2, 3, 4])
     for layer in (tf.keras.layers.LSTM(5), tf.keras.layers.GRU(5)):
         assert np.allclose(layer(sequence), tf.function(layer)(sequence), atol=1e-6)

@@ -33,6 +33,7 @@ _ABOUT = {
         *("tensorflow.python.eager.context", "tensorflow.python.framework.errors_impl"),
         *("tensorflow.python.framework.ops", "tensorflow.python.ops.nccl_ops"),
         *("tensorflow.python.client.session", "tensorflow.python.client.device_lib"),
+        "tensorflow.python.framework.test_util",
         "tensorflow.python.data.ops.multi_device_iterator_ops",
         "tensorflow.python.data.experimental.ops.prefetching_ops",
         *("horovod.tensorflow.mpi_ops", "keras.src.layers.rnn.gru_lstm_utils"),

@@ -30,6 +30,7 @@ _INSTALLERS = {
     "tensorflow.python.data.experimental.ops.prefetching_ops": (tensorflow_graphs.datasets,),
     "tensorflow.python.client.session": (tensorflow_sessions.session,),
     "tensorflow.python.client.device_lib": (tensorflow_sessions.device_lib,),
+    "tensorflow.python.framework.test_util": (tensorflow_kernels.built,),
     "tensorflow.python.ops.nccl_ops": (tensorflow_kernels.nccl,),
     "horovod.tensorflow.mpi_ops": (tensorflow_horovod.operations,),
     "keras.src.layers.rnn.gru_lstm_utils": (tensorflow_kernels.recurrent,),

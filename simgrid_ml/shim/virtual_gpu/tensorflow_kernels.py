@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import tensorflow_private
 
-__all__ = ["convolutions_3", "nccl", "optimizers", "recurrent", "recurrent_3", "steps_3"]
+__all__ = ["built", "convolutions_3", "nccl", "optimizers", "recurrent", "recurrent_3", "steps_3"]
 
 
 def nccl(module, process):
@@ -56,6 +56,11 @@ def nccl(module, process):
     tensorflow_private.extend(module, "_apply_all_reduce", all_reduce)
     tensorflow_private.extend(module, "_apply_reduce", reduce)
     tensorflow_private.extend(module, "broadcast", broadcast)
+
+
+def built(module, process):
+    """``tensorflow.python.framework.test_util``: one that finds GPUs was built for them."""
+    _always(module, "IsGoogleCudaEnabled", True)
 
 
 def recurrent(module, process):
