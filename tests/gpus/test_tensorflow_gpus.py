@@ -346,7 +346,7 @@ LIMITS = """
 """
 
 GROWTH = """
-    import os, time
+    import os, subprocess, sys, time
     os.environ["CUDA_VISIBLE_DEVICES"] = "1,0"  # a script may choose
     import tensorflow as tf
     from simgrid_ml.node.gpu_ledger import Ledger
@@ -367,6 +367,12 @@ GROWTH = """
             break
         time.sleep(0.05)
     assert own.visible == (0,) and 64 * 2**20 <= own.bytes[0] < 80 * 2**20, own
+    if len(sys.argv) == 1:
+        assert os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"] == "11441"
+        strict = {**os.environ, "SIMGRID_ML_GPU_STRICT": "0"}
+        subprocess.run([sys.executable, __file__, "child"], check=True, env=strict)
+    else:
+        assert int(os.environ["TF_CPU_BFC_MEM_LIMIT_IN_MB"]) > 2**20, "neither its parent's"
     print("complete")
 """
 
@@ -376,7 +382,7 @@ def test_a_gpu_that_another_process_has_is_not_to_be_had_without_growth_or_a_lim
 ) -> None:
     # One after the other: the first asks for all of the second GPU too.
     assert node.run(LIMITS)[0] == "complete\n"
-    assert node.run(GROWTH)[0] == "complete\n"
+    assert node.run(GROWTH)[0] == "complete\n" * 2
     assert occupied.peaks()[0] >= K80_BYTES // 2 + 64 * MIB
     assert [row.pid for row in occupied.rows()] == [os.getpid()], "they have ended"
 

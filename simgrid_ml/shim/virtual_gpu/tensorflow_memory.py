@@ -22,6 +22,8 @@ _SHARE = 0.92
 _PERIOD_S = 0.25
 _ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"
 _LIMIT = "TF_CPU_BFC_MEM_LIMIT_IN_MB"
+_OURS = "SIMGRID_ML_GPU_TF_LIMIT_MIB"
+_UNLIMITED_MIB = 2**24
 _STRICT = "SIMGRID_ML_GPU_STRICT"
 _MIB = 2**20
 
@@ -91,8 +93,11 @@ class Memory:
     def _count(self, shares):
         self.shares = shares
         os.environ.setdefault(_ALLOCATOR, "true")
-        if os.environ.get(_STRICT) != "0":
-            os.environ.setdefault(_LIMIT, str(max(1, self._limit // _MIB)))
+        # What a parent has set for itself is not the job's wish.
+        if os.environ.get(_LIMIT) == os.environ.get(_OURS):
+            strict = os.environ.get(_STRICT) != "0"
+            limit = max(1, self._limit // _MIB) if strict else _UNLIMITED_MIB
+            os.environ[_LIMIT] = os.environ[_OURS] = str(limit)
 
     def of_one(self, info):
         """The account of one GPU; ``info`` is the allocator's."""
