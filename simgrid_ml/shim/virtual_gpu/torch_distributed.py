@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 
-from . import torch_batch_norm, torch_meeting, torch_private
+from . import torch_batch_norm, torch_meeting, torch_private, torch_workers
 from .torch_state import gpu_of
 
 __all__ = ["install"]
@@ -98,6 +98,7 @@ def _give_backend(gpus, c10d, groups):
             device = given.arguments.pop("device_id", None)
             made = original(*given.args, **given.kwargs)
             group = made[0]
+            torch_workers.outlive()
             if isinstance(group, c10d.ProcessGroup) and groups.is_nccl(group):
                 groups.serve(group)
                 if device is not None:
