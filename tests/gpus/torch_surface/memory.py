@@ -1,6 +1,7 @@
 """How much of a GPU is taken, by whom, and what happens when there is no more."""
 
 import gc
+import resource
 
 import torch
 from checking import check, raises, run
@@ -12,6 +13,24 @@ TOTAL = 11441 * MIB
 
 def allocated(device=0):
     return torch.cuda.memory_allocated(device)
+
+
+@check
+def what_finds_no_room_is_not_written():
+    """The first of all: the most that was ever resident is compared."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        for make in (
+            lambda: torch.ones(2 << 30, dtype=torch.uint8, device="cuda"),
+            lambda: torch.ones(1).expand(1 << 29).to("cuda"),
+        ):
+            with raises(torch.cuda.OutOfMemoryError, "Tried to allocate 2.00 GiB"):
+                make()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20, "KiB"
 
 
 @check
@@ -119,7 +138,7 @@ def room_is_looked_for_before_the_host_is_written_to():
         lambda: torch.randn(10 << 30, device="cuda"),
         lambda: torch.arange(10 << 30, device="cuda"),
         lambda: torch.zeros_like(torch.zeros(1, device="cuda").expand(10 << 30)),
-        lambda: torch.zeros(1, device="cuda").expand(10 << 30).half(),
+        lambda: torch.zeros(1, device="cuda").expand(40 << 30).half(),
         lambda: torch.zeros(1, device="cuda").expand(10 << 30) + 1,
         lambda: torch.zeros(1, 1, device="cuda").expand(1 << 17, 1 << 17) * torch.zeros(1).cuda(),
         lambda: torch.rand(1 << 17, 1, device="cuda") * torch.rand(1, 1 << 17, device="cuda"),

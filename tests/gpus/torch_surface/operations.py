@@ -134,6 +134,19 @@ def generators_are_of_a_device():
 
 
 @check
+def a_gpu_that_is_seeded_apart_draws_numbers_of_its_own():
+    torch.manual_seed(1)
+    torch.cuda.manual_seed(7)
+    first, host = torch.rand(3, device="cuda"), torch.rand(3)
+    torch.cuda.manual_seed(7)
+    assert torch.equal(first, torch.rand(3, device="cuda"))
+    torch.manual_seed(1)
+    assert torch.equal(host, torch.rand(3)), "the host's are its own"
+    torch.manual_seed(1)
+    assert torch.equal(host, torch.rand(3, device="cuda").cpu()), "one seed joins them"
+
+
+@check
 def a_generator_of_the_host_makes_nothing_on_a_gpu():
     with raises(RuntimeError, "Expected a 'cuda' device type for generator but found 'cpu'"):
         torch.rand(3, generator=torch.Generator(), device="cuda")
