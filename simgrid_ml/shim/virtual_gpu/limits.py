@@ -55,6 +55,10 @@ LIMITS = (
         "the CPU's kernels, so results are the CPU run's, to the last digit",
     ),
     Limit(
+        "CUDA's lists of operations for `torch.autocast`",
+        "the CPU's, within the block for the host's tensors too",
+    ),
+    Limit(
         "memory besides tensors: contexts, workspaces of cuDNN and cuBLAS, NCCL's buffers, "
         "fragmentation",
         "not counted; a real GPU has some hundred MiB less room for each process",
