@@ -22,7 +22,7 @@ def main(words: list[str]) -> int:
     parts: dict[str, Part] = {
         "steps": lambda bench, given: steps(node(bench), _models(given), _effort(given)),
         "operators": lambda bench, given: operators(node(bench), _effort(given)),
-        "import": lambda bench, given: imports(node(bench), _pairs(given), _patience(given)),
+        "import": lambda bench, given: imports(node(bench), 2 * _pairs(given), _patience(given)),
         "ledger": lambda bench, given: ledger(node(bench)),
     }
     return run_parts(asked, words, parts)
