@@ -75,7 +75,7 @@ def steps(node: Node, models: Sequence[str], effort: Effort) -> Iterator[Result]
 def _words(model: str, effort: Effort) -> list[str]:
     if not effort.is_smoke:
         return ["--steps", str(_STEPS[model]), "--warm-up", str(_WARM_UP[model])]
-    few = ["--steps", "2", "--warm-up", "1"]
+    few = ["--steps", "1", "--warm-up", "1"]
     return [*few, "--batch", str(_SMALL)] if model.startswith("resnet") else few
 
 
