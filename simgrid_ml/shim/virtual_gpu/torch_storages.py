@@ -84,6 +84,17 @@ def _loading(gpus):
             gpus.charge(storage, gpu)
         return storage
 
+    def scripts(original):
+        def validate_map_location(map_location=None):
+            """Of ``torch.jit.load``; C++ has no current GPU."""
+            there = original(map_location)
+            return (
+                there if there is None or there.type != "cuda" else gpus.names[gpus.index_of(there)]
+            )
+
+        return validate_map_location
+
+    torch_private.extend(gpus.torch.jit._serialization, "validate_map_location", scripts)
     serialization.register_package(5, where, place)  # before those of CUDA proper
 
 

@@ -150,6 +150,9 @@ def sparse_tensors_and_scripts_are_saved():
         torch.jit.save(torch.jit.script(nn.Linear(2, 2).cuda()), file.name)
         assert not torch.jit.load(file.name, map_location="cpu").weight.is_cuda
         assert torch.jit.load(file.name, map_location="cuda:1").weight.get_device() == 1
+        assert torch.jit.load(file.name, map_location="cuda").weight.get_device() == 0
+        with torch.cuda.device(1), open(file.name, "rb") as stream:
+            assert torch.jit.load(stream, torch.device("cuda")).weight.get_device() == 1
         assert torch.jit.load(file.name).cuda()(torch.ones(1, 2).cuda()).is_cuda
 
 
