@@ -6,13 +6,14 @@ tells them apart: the Python instruction that entered C++. A helper is used at t
 was made, from nothing or from other helpers.
 """
 
+import functools
 import os
 import sys
 import warnings
 
 from .torch_state import STAYS
 
-__all__ = ["Mixing", "among", "call_site", "made_at", "of_lengths", "tag_of"]
+__all__ = ["Mixing", "among", "call_site", "made_at", "of_lengths", "tag_of", "with_zeros_placed"]
 
 STRICT_VARIABLE = "SIMGRID_ML_GPU_STRICT"
 """0: tensors of several devices that meet are warned of, and the operation runs."""
@@ -69,6 +70,31 @@ def of_lengths(op, tensors):
     return op.name == "aten::clamp_min" and not tensors[0].is_floating_point()
 
 
+def with_zeros_placed(gpus, apply):
+    """``BackwardCFunction.apply``: gradients of outputs that nobody used are zeros made in C++."""
+
+    @functools.wraps(apply)
+    def apply_(self, *gradients):
+        gpu = None
+        made = []
+        for gradient in gradients:
+            if gradient is not None:
+                tag = tag_of(gradient)
+                if tag is not None:
+                    gpu = tag
+                else:
+                    made.append(gradient)
+        if made and gpu is not None:
+            for gradient in made:
+                storage = gradient.untyped_storage()
+                site = storage._virtual_site
+                if site is not None and site[2] == _IN_BACKWARD:
+                    gpus.charge(storage, gpu)
+        return apply(self, *gradients)
+
+    return apply_
+
+
 class Mixing:
     """Whether operands may meet."""
 
@@ -122,6 +148,17 @@ class Mixing:
             if tag is not None and tag != indexed:
                 self._complain(op.name, indexed, tag, indices=True)
                 return
+
+    def check_lengths(self, lengths):
+        """Those of a packed sequence are read on the host."""
+        gpu = tag_of(lengths)
+        if gpu is not None:
+            kind = str(lengths.dtype).replace("torch.int64", "Long").replace("torch.int32", "Int")
+            raise RuntimeError(
+                "'lengths' argument should be a 1D CPU int64 tensor, but got "
+                f"{lengths.dim()}D cuda:{gpu} {kind} tensor\n"
+                "[simgrid-ml] lengths stay on the host: lengths.cpu()"
+            )
 
     def check_generator(self, generator, target):
         """Numbers on a GPU come from a generator on one, and the other way round."""

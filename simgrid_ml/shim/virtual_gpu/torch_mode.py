@@ -5,7 +5,15 @@ taken out before C++ sees it.
 """
 
 from . import torch_memory, torch_private
-from .torch_mixing import Mixing, among, call_site, made_at, of_lengths, tag_of
+from .torch_mixing import (
+    Mixing,
+    among,
+    call_site,
+    made_at,
+    of_lengths,
+    tag_of,
+    with_zeros_placed,
+)
 from .torch_ops import operations
 from .torch_random import numbers_of
 from .torch_state import STAYS
@@ -39,6 +47,8 @@ def install(gpus):
         return compile
 
     torch_private.extend(torch, "compile", compiles)
+    function = torch.autograd.function.BackwardCFunction
+    torch_private.extend(function, "apply", lambda given: with_zeros_placed(gpus, given))
 
 
 def _shield(torch, mode):
@@ -127,6 +137,8 @@ def _make_mode(gpus):
                     target = thread.moving
                 if op.indices:
                     mixing.check_indices(op, args)
+                if op.returns_lengths:
+                    mixing.check_lengths(args[1])
                 if target is not None and (op.size is not None or op.moves):
                     _foresee(gpus, op, args, kwargs, target)
             if gpu is not None and (host is not None or other is not STAYS):
@@ -169,7 +181,11 @@ def _make_mode(gpus):
                 last = len(out) - 1 if op.returns_lengths else -1
                 for position, tensor in enumerate(out):
                     if isinstance(tensor, Tensor) and position != last:
-                        own(tensor, tag_of(args[0][position]) if op.foreach else target, site)
+                        own(
+                            tensor,
+                            tag_of(args[op.lists[0]][position]) if op.foreach else target,
+                            site,
+                        )
             elif kind is Tensor or isinstance(out, Tensor):
                 own(out, target, site)
                 if pinned:

@@ -120,7 +120,7 @@ class Operation:
         self.moves = name in _MOVES
         self.copies = name == "aten::copy_"
         looked_at = (self.lists, self.named, self.device, self.generator, self.moves, self.indices)
-        self.special = any(looked_at)
+        self.special = any(looked_at) or self.returns_lengths
 
 
 def operations(torch):

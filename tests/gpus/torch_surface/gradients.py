@@ -65,6 +65,25 @@ def functions_of_ones_own():
 
 
 @check
+def gradients_of_results_that_nobody_used_are_zeros_on_the_gpu():
+    class Both(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * 2, x * 3
+
+        @staticmethod
+        def backward(ctx, first, second):
+            (x,) = ctx.saved_tensors
+            assert second.device == x.device
+            return first * 2 + (second * 3) * x
+
+    x = torch.rand(3, device="cuda:1", requires_grad=True)
+    Both.apply(x)[0].sum().backward()
+    assert x.grad.tolist() == [2, 2, 2] and x.grad.get_device() == 1
+
+
+@check
 def hooks_see_gpus_and_may_fail():
     seen = []
     model = nn.Linear(2, 2).cuda()
@@ -132,6 +151,7 @@ def _optimizer(name, **options):
 for name, options in (
     *(("SGD", {}), ("SGD", {"momentum": 0.9, "nesterov": True}), ("SGD", {"foreach": False})),
     *(("Adam", {}), ("Adam", {"amsgrad": True}), ("Adam", {"fused": True}), ("AdamW", {})),
+    *(("Adam", {"capturable": True}), ("NAdam", {"capturable": True})),
     *(("RMSprop", {}), ("Adagrad", {}), ("Adadelta", {}), ("LBFGS", {}), ("NAdam", {})),
     *(("RAdam", {}), ("Adamax", {}), ("ASGD", {}), ("Rprop", {})),
 ):

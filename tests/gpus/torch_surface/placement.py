@@ -237,6 +237,11 @@ def packed_sequences_move():
     packed = nn.utils.rnn.pack_padded_sequence(torch.rand(3, 2, 4), torch.tensor([3, 2]))
     moved = packed.to("cuda")
     assert moved.is_cuda and moved.data.is_cuda and not moved.batch_sizes.is_cuda
+    padded, lengths = nn.utils.rnn.pad_packed_sequence(moved)
+    assert padded.is_cuda and not lengths.is_cuda
+    for is_sorted in (True, False):
+        with raises(RuntimeError, "1D CPU int64 tensor, but got 1D cuda:1 Long tensor"):
+            nn.utils.rnn.pack_padded_sequence(padded, lengths.cuda(1), enforce_sorted=is_sorted)
     assert packed.cuda().data.is_cuda and not packed.is_cuda and not moved.cpu().is_cuda
 
 
