@@ -205,8 +205,9 @@ def _task_failed(
     record: RunRecord, placement: Placement, first: _End, log: str, memory: MemoryKills
 ) -> RunFailed:
     who, end = _who(placement, first.task), first.report
-    error = tail(log, width=2000).rpartition("Traceback (most recent")[2]
-    said = [words.rpartition("Try: ")[2] for words in _OUR_REMEDY.findall(error)]
+    # What stands in no traceback was said before, of something that ended nothing.
+    _, raised, error = tail(log, width=2000).rpartition("Traceback (most recent")
+    said = [words.rpartition("Try: ")[2] for words in _OUR_REMEDY.findall(raised and error)]
     remedy = said[-1] if said else f"`simgrid-ml runs logs {record.id}` shows what every task wrote"
     node = _task(placement, first.task).node
     limit = memory.limit_exceeded_on(node)

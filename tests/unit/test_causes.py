@@ -90,6 +90,8 @@ def test_what_the_message_of_an_error_says_to_do_is_the_remedy(case: Case) -> No
     case.started(0, 1, 2, 3)
     case.noted(3, t=5.0, code=1)
     advice = "[simgrid-ml] of something else\n"
+    case.log("rank-3", advice)  # and then exit(3), say
+    assert case.record.id in case.first(mpirun=1).remedy
     error = "Traceback (most recent call last):\n  ...\nRuntimeError: CUDA error: no such\n"
     case.log("rank-3", f"{advice}{error}")
     assert case.record.id in case.first(mpirun=1).remedy
