@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,7 +11,6 @@ from simgrid_ml.units import format_bytes
 
 __all__ = ["gpus_checks"]
 
-_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 _VIRTUAL = "those of nodes live in host memory"
 _SERVICE = (
     "set CUDA_MPS_PIPE_DIRECTORY to the folder that `nvidia-cuda-mps-control -d` was started with "
@@ -23,10 +21,11 @@ _SERVICE = (
 def gpus_checks() -> Iterator[tuple[str, str, str, str]]:
     """(check, answer, found, remedy); no GPU is no fault, as nodes have virtual ones anyway."""
     from simgrid_ml.gpus.discover import host_gpus
+    from simgrid_ml.gpus.nvml import has_driver
 
     host = host_gpus()
     if not host.gpus:
-        if any(map(os.path.exists, _DRIVERS)):
+        if has_driver():
             remedy = "`nvidia-smi` must work first; `dmesg | grep -i nvrm` tells more"
             yield "GPUs", "limited", f"{host.why_none}; {_VIRTUAL}", remedy
         else:

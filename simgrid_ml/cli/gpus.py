@@ -147,19 +147,26 @@ def _follow(record: RunRecord, as_json: bool) -> None:
 def _print_prospect(asked: Mapping[str, Any], as_json: bool) -> None:
     from dataclasses import asdict
 
+    from simgrid_ml.backends.image import OffersImages
     from simgrid_ml.engine import plugins
-    from simgrid_ml.spec.cluster import ClusterSpec
+    from simgrid_ml.spec.cluster import HOST_SIZE, ClusterSpec
     from simgrid_ml.spec.gpu_plan import plan_gpus
     from simgrid_ml.spec.gpus import GpuPlan
     from simgrid_ml.spec.value import from_plain
     from simgrid_ml.spec.vm_sizes import vm_size
 
     nodes = asked["nodes"] or 1
+    if asked["vm_size"] == HOST_SIZE:
+        raise UsageError(
+            f"nodes of the size {HOST_SIZE!r} have no GPUs of their own",
+            remedy=f"--vm-size {_SIZE} gives every node one, on any host",
+        )
     size = vm_size(asked["vm_size"] or _SIZE)
     given = {key: asked[key] for key in ("backend", "gpu_sharing", "nccl") if asked[key]}
     plain = {"name": "local", "max_nodes": nodes, "vm_size": size.name, **given}
     cluster = from_plain(plain, ClusterSpec, "cluster")
-    host = plugins.backend(cluster.backend).inventory()
+    backend = plugins.backend(cluster.backend)
+    host = backend.inventory()
 
     def planned(sharing: str) -> GpuPlan | PlacementError | None:
         one = from_plain({**plain, "gpu_sharing": sharing}, ClusterSpec, "cluster")
@@ -170,6 +177,7 @@ def _print_prospect(asked: Mapping[str, Any], as_json: bool) -> None:
                 host.gpus,
                 memory_bytes=host.memory_bytes,
                 processes_per_node=asked["processes_per_node"] or max(1, size.gpus),
+                contained=isinstance(backend, OffersImages),
             )
         except PlacementError as refused:
             return refused

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from simgrid_ml import __version__, wire
-from simgrid_ml.backends.base import Backend
 from simgrid_ml.backends.image import OffersImages
 from simgrid_ml.engine import plugins, snapshot
 from simgrid_ml.engine.gpu_requests import for_pool, planned
@@ -114,7 +113,9 @@ def prospect(job: JobSpec, cluster: ClusterSpec, *, store: RunStore) -> Prospect
     capacity = size_nodes(cluster, nodes_at_once, host, job.shm_size_bytes)
     gpus = None
     if cluster.gpus_per_node:
-        gpus = planned(cluster, placement, for_pool(host) if _in_pool(backend, pooled) else host)
+        contained = isinstance(backend, OffersImages)
+        seen = for_pool(host) if pooled and contained else host
+        gpus = planned(cluster, placement, seen, contained=contained and not pooled)
     if cluster.links is not None:
         from simgrid_ml.engine.links import check_links  # 20 ms that few need
 
@@ -125,11 +126,6 @@ def prospect(job: JobSpec, cluster: ClusterSpec, *, store: RunStore) -> Prospect
             remedy="use more processes per node",
         )
     return Prospect(placement, capacity, gpus)
-
-
-def _in_pool(backend: Backend, pooled: bool) -> bool:
-    """Whether nodes are containers that are there before the run is."""
-    return pooled and isinstance(backend, OffersImages)
 
 
 def check_source(job: JobSpec) -> None:

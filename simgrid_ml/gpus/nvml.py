@@ -12,7 +12,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["MODULE_VARIABLE", "NvmlUnavailable", "is_lost", "opened", "sentence"]
+__all__ = [
+    "MODULE_VARIABLE",
+    "NvmlUnavailable",
+    "has_driver",
+    "is_lost",
+    "opened",
+    "sentence",
+]
 
 MODULE_VARIABLE = "SIMGRID_ML_NVML"
 """Names a module to import instead of nvidia-ml-py; ``simgrid_ml.testing.nvml`` is one."""
@@ -34,6 +41,11 @@ class NvmlUnavailable(Exception):
     """There is no NVML to ask; says why in a sentence."""
 
 
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is there, working or not."""
+    return any(map(os.path.exists, _DRIVERS))
+
+
 @contextlib.contextmanager
 def opened() -> Iterator[Any]:
     """The functions of NVML, ready to be called.
@@ -42,7 +54,7 @@ def opened() -> Iterator[Any]:
         NvmlUnavailable: there is no driver, or it does not work.
     """
     name = os.environ.get(MODULE_VARIABLE)
-    if not name and not any(map(os.path.exists, _DRIVERS)):
+    if not name and not has_driver():
         raise NvmlUnavailable("the host has no NVIDIA driver")
     nvml: Any
     try:

@@ -143,11 +143,11 @@ def _chosen(sharing: GpuSharing, wish: Wish, frameworks: Frameworks) -> tuple[Ba
             refused.append(f"no {Backing.MPS.value}: gpu_sharing=mps asks for it")
         return backing, shares, unusable or "; ".join(refused)
     wanted = f"{wish.count} GPUs of {wish.size}" if wish.count > 1 else f"a GPU of {wish.size}"
-    to_do = "ask for builds with CUDA: use_gpu" if not no_gpu and unusable else _TO_DO[sharing]
+    to_do = "ask for builds with CUDA: use_gpu; " if unusable else f"{_TO_DO[sharing]}; "
     raise PlacementError(
         f"gpu_sharing is {sharing.value}, but {wanted} cannot be had that way",
         evidence="\n".join([*filter(None, [unusable]), *refused, *_there(wish.host)]),
-        remedy=f"{to_do}; gpu_sharing=auto takes what there is",
+        remedy=f"{'' if no_gpu else to_do}gpu_sharing=auto takes what there is",
     )
 
 

@@ -237,6 +237,7 @@ def test_what_is_asked_for_and_not_there_is_one_clear_error(
     assert seen in error.evidence
     assert all(one.uuid in error.evidence for one in host.gpus)
     assert error.remedy.endswith("gpu_sharing=auto takes what there is")
+    assert (";" in error.remedy) == bool(host.gpus)  # what to do with a GPU helps nobody without
 
 
 def test_builds_for_the_cpu_are_the_reason_why_what_is_asked_for_cannot_be() -> None:

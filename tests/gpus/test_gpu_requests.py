@@ -21,12 +21,14 @@ from simgrid_ml.cli.watch import _text
 from simgrid_ml.engine.gpu_requests import devices_for_pool, for_pool, planned, with_devices
 from simgrid_ml.engine.nccl import served_by_gloo
 from simgrid_ml.engine.pool_nodes import kind_of
+from simgrid_ml.engine.prepare import prospect
 from simgrid_ml.environments.build import BuiltEnvironment
 from simgrid_ml.errors import HostError, PlacementError
-from simgrid_ml.gpus import mps
+from simgrid_ml.gpus import mps, nvml
 from simgrid_ml.gpus.discover import host_gpus
 from simgrid_ml.gpus.leases import Leases
 from simgrid_ml.node.config import Config
+from simgrid_ml.record.store import RunStore
 from simgrid_ml.spec.capacity import Capacity
 from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.gpus import Backing, GpuSharing
@@ -183,11 +185,11 @@ def test_doctor_names_what_is_lost_and_what_to_do(see: Any, monkeypatch: Any) ->
 
 def test_doctor_knows_no_driver_from_a_broken_one(see: Any, monkeypatch: Any) -> None:
     see(MISMATCH)
-    monkeypatch.setattr(doctor_gpus, "_DRIVERS", ("/",))
+    monkeypatch.setattr(nvml, "_DRIVERS", ("/",))
     answer, found, remedy = doctor()["GPUs"]
     assert answer == "limited" and "different versions" in found and remedy
     see(FakeHost(refuses=pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    monkeypatch.setattr(doctor_gpus, "_DRIVERS", ())
+    monkeypatch.setattr(nvml, "_DRIVERS", ())
     assert doctor()["GPUs"][0] == "yes"
 
 
@@ -251,3 +253,16 @@ def test_gloo_is_not_recorded_for_nccl_where_the_plan_decides(
     cluster = ClusterSpec(name="c", vm_size="Standard_NC6", gpu_sharing=GpuSharing(sharing))
     found = served_by_gloo(built, job, cluster, host_has_gpu=has_gpu)
     assert (len(found.substitutions), found.hooks) == (recorded, ())
+
+
+@pytest.mark.parametrize(("backend", "holds"), [("docker", "hard"), ("process", "advisory")])
+def test_what_would_be_says_as_a_run_does_what_holds_which_gpus_are_seen(
+    see: Any, tmp_path: Path, backend: str, holds: str
+) -> None:
+    see(ONE_H200)
+    (tmp_path / "train.py").write_text("")
+    job = JobSpec(source=str(tmp_path), entry_script="train.py")
+    cluster = ClusterSpec(name="c", vm_size="Standard_NC6", backend=backend)
+    plan = prospect(job, cluster, store=RunStore(str(tmp_path / "workspace"))).gpus
+    assert plan is not None
+    assert any("which GPUs a process sees" in line for line in getattr(plan, holds))

@@ -132,6 +132,7 @@ def test_what_cannot_be_had_is_an_error_below_what_can(cli: CommandLine, host: _
         (["--vm-size", "Standard_D2_v2"], 0, "1 node of Standard_D2_v2: no GPUs (has none)"),
         (["--gpu-sharing", "none"], 0, "no GPUs (gpu_sharing is none)"),
         (["--vm-size", "Standard_NC7"], 2, "no VM size 'Standard_NC7' is known"),
+        (["--vm-size", "host"], 2, "nodes of the size 'host' have no GPUs of their own"),
         (["--follow"], 2, "--follow needs a run"),
         (["latest", "--nodes", "2"], 2, "--nodes cannot be combined with a run"),
     ],
