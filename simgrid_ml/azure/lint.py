@@ -11,6 +11,7 @@ from simgrid_ml.azure.element import is_a
 from simgrid_ml.azure.errors import AzureMLException
 from simgrid_ml.errors import NotEmulated, PlacementError
 from simgrid_ml.spec.cluster import HOST_SIZE, ClusterSpec
+from simgrid_ml.spec.gpus import GpuSharing
 from simgrid_ml.spec.job import JobSpec, Mpi, ParameterServer
 from simgrid_ml.spec.placement import HostInventory, place
 
@@ -54,6 +55,11 @@ def odd_for_cluster(job: JobSpec, cluster: ClusterSpec) -> Iterator[str]:
         yield (
             f"use_gpu was asked for, and nodes of {cluster.vm_size} have no GPU: frameworks see "
             "none there, and compute on the CPU"
+        )
+    if not cluster.gpus_per_node and cluster.gpu_sharing not in (GpuSharing.AUTO, GpuSharing.NONE):
+        yield (
+            f"gpu_sharing is {cluster.gpu_sharing.value}, and nodes of {cluster.vm_size} have no GPU "
+            "to share: a VM size has them, as Standard_NC6"
         )
     gpus, processes = cluster.gpus_per_node, getattr(job.distribution, "processes_per_node", 1)
     if job.environment.use_gpu and 0 < gpus < processes:

@@ -100,7 +100,7 @@ def run(
 
 def _warnings(job: Any, cluster: Any) -> list[str]:
     """What the job asks for and nodes have not; it is run all the same."""
-    if not job.environment.use_gpu:
+    if not job.environment.use_gpu and cluster.gpu_sharing.value == "auto":
         return []
     from simgrid_ml.azure.lint import odd_for_cluster  # all of the SDK's stand-in comes with it
 

@@ -231,6 +231,14 @@ def test_more_processes_than_gpus_are_a_warning_at_submission(
         assert told[0].startswith("3 processes per node and 2 GPUs on each node of Standard_NC12")
 
 
+@pytest.mark.parametrize("size", ["host", "Standard_D2_v2", "Standard_NC6"])
+def test_a_way_to_share_gpus_is_odd_where_nodes_have_none(size: str) -> None:
+    job = JobSpec(source="/s", entry_script="t.py")
+    cluster = ClusterSpec(name="c", vm_size=size, gpu_sharing=GpuSharing.EXCLUSIVE)
+    told = list(odd_for_cluster(job, cluster))
+    assert told == [] if size == "Standard_NC6" else told[0].startswith("gpu_sharing is exclusive")
+
+
 def test_who_watches_a_run_that_waits_reads_for_what() -> None:
     event = {"event": "waiting-for-gpus", "devices": ["GPU-1"], "runs": ["a"], "behind": ["b"]}
     assert _text(event) == "waiting for GPU-1, which a has, behind b"
