@@ -58,8 +58,8 @@ def odd_for_cluster(job: JobSpec, cluster: ClusterSpec) -> Iterator[str]:
         )
     if not cluster.gpus_per_node and cluster.gpu_sharing not in (GpuSharing.AUTO, GpuSharing.NONE):
         yield (
-            f"gpu_sharing is {cluster.gpu_sharing.value}, and nodes of {cluster.vm_size} have no GPU "
-            "to share: a VM size has them, as Standard_NC6"
+            f"gpu_sharing is {cluster.gpu_sharing.value}, and nodes of {cluster.vm_size} have no "
+            "GPU to share: a VM size has them, as Standard_NC6"
         )
     gpus, processes = cluster.gpus_per_node, getattr(job.distribution, "processes_per_node", 1)
     if job.environment.use_gpu and 0 < gpus < processes:

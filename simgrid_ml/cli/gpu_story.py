@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from simgrid_ml import wire
-from simgrid_ml.engine.gpu_rows import user_rows
-from simgrid_ml.node.gpu_ledger import Ledger
 from simgrid_ml.record.journal import read_journal
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.units import format_bytes
@@ -143,6 +141,9 @@ def _seen(
     if "peaks" in last:
         rows = last.get("processes", {}).get(node, [])
         return _of(last["used"], node, count), _of(last["peaks"], node, count), rows, set()
+    from simgrid_ml.engine.gpu_rows import user_rows
+    from simgrid_ml.node.gpu_ledger import Ledger
+
     try:
         ledger = Ledger(record.file(wire.GPU_LEDGERS, node))
     except (OSError, ValueError):  # the run is going, or a part of it was removed

@@ -21,7 +21,6 @@ from simgrid_ml import wire
 from simgrid_ml.backends.base import NodeInfo, NodesRequest
 from simgrid_ml.backends.image import NodeImage, OffersImages
 from simgrid_ml.checks import fidelity as fidelity_check
-from simgrid_ml.checks import gpus as gpus_check
 from simgrid_ml.checks import ranks as ranks_check
 from simgrid_ml.checks.base import run_checks
 from simgrid_ml.engine import attempts, collect, images, plugins
@@ -30,7 +29,6 @@ from simgrid_ml.engine.agents import Switchboard
 from simgrid_ml.engine.allocation import Allocation, Preempted, is_pooled, nodes_for
 from simgrid_ml.engine.commands import Commands
 from simgrid_ml.engine.fidelity import Fidelity
-from simgrid_ml.engine.gpu_checking import check_gpus
 from simgrid_ml.engine.gpu_requests import devices_for_pool, for_pool, with_devices
 from simgrid_ml.engine.gpu_turn import gpus_given, unless_gpu_lost
 from simgrid_ml.engine.gpus import LiveGpus
@@ -235,9 +233,12 @@ class _Story:
         self.tell_of_nodes(placement, capacity, links.to_json())
         fidelity = Fidelity(record, placement, self.nodes, links.wires, self.log)
         try:
-            await self.unless_cancelled(
-                check_gpus(board, record, self.gpus.plan, self.host_gpus, self.nodes, self.log)
-            )
+            if self.gpus.plan is not None:
+                from simgrid_ml.engine.gpu_checking import check_gpus
+
+                await self.unless_cancelled(
+                    check_gpus(board, record, self.gpus.plan, self.host_gpus, self.nodes, self.log)
+                )
             await self.unless_cancelled(fidelity.probe(board))
             await self.launch(board, placement, environment, fidelity)
         except NodeError as lost:
@@ -405,7 +406,7 @@ class _Story:
                         self.record,
                         {
                             "ranks": ranks_check.check,
-                            "gpus": gpus_check.check,
+                            "gpus": self.gpus.check,
                             "fidelity": fidelity_check.check,
                         },
                     )

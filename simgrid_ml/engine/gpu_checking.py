@@ -36,7 +36,7 @@ _SLACK = 1.03
 async def check_gpus(
     board: Switchboard,
     record: RunRecord,
-    plan: GpuPlan | None,
+    plan: GpuPlan,
     host: HostGpus,
     nodes: Mapping[str, NodeInfo],
     log: Callable[..., None],
@@ -46,8 +46,6 @@ async def check_gpus(
     Raises:
         NodeError: the GPUs of a node are not as planned; says what was asked, and what is there.
     """
-    if plan is None:
-        return
     looking = [_look(board, record, plan, nodes[node.node], node) for node in plan.nodes]
     for node, seen in zip(plan.nodes, await asyncio.gather(*looking), strict=True):
         wrong = [line for view, said in seen for line in deviations(plan, host, node, view, said)]

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from simgrid_ml.backends.base import NodesRequest
 from simgrid_ml.spec.cluster import ClusterSpec
-from simgrid_ml.spec.gpu_plan import plan_gpus
 from simgrid_ml.spec.gpus import Backing, Frameworks, GpuPlan, GpuSharing, HostGpus
 from simgrid_ml.spec.placement import HostInventory, Placement
 
@@ -31,6 +30,10 @@ def planned(
     Raises:
         SpecError, PlacementError: as ``plan_gpus``.
     """
+    if not cluster.gpus_per_node:
+        return None
+    from simgrid_ml.spec.gpu_plan import plan_gpus  # few runs have GPUs
+
     return plan_gpus(
         cluster,
         placement.nodes,

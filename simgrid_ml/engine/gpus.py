@@ -1,16 +1,16 @@
-"""The GPUs of a run's nodes: from the plan to what ranks find, and how much of them is used."""
+"""The GPUs of a run's nodes: from the plan to what ranks find, and how much of them is used.
+
+What only runs with GPUs need is imported by them alone: all others pay nothing for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 from simgrid_ml import wire
-from simgrid_ml.engine import gpu_programs
-from simgrid_ml.engine.gpu_backing import backing_variables, hooks_of
-from simgrid_ml.engine.gpu_memory import recorded
-from simgrid_ml.node.gpu_ledger import Gpu, create
+from simgrid_ml.checks.base import Finding
 from simgrid_ml.record.journal import write_json
 from simgrid_ml.record.run import RunRecord
 from simgrid_ml.spec.gpus import Backing, GpuPlan
@@ -40,6 +40,8 @@ class LiveGpus:
             self._write(plan)
 
     def _write(self, plan: GpuPlan) -> None:
+        from simgrid_ml.node.gpu_ledger import Gpu, create
+
         write_json(self._record.file(wire.GPUS), plan.to_json())
         os.makedirs(self._record.file(wire.GPU_LEDGERS), exist_ok=True)
         model = plan.model
@@ -72,12 +74,18 @@ class LiveGpus:
             return ()
         if self._is_emulated:
             return HOOKS
+        from simgrid_ml.engine.gpu_backing import hooks_of
+
         return hooks_of(self.plan)
 
     @property
     def libraries(self) -> str:
         """Folder of libraries that everything on the nodes finds first; "" for none."""
-        return gpu_programs.library_folder(self._record) if self._is_emulated else ""
+        if not self._is_emulated:
+            return ""
+        from simgrid_ml.engine.gpu_programs import library_folder
+
+        return library_folder(self._record)
 
     def install(self, python: Sequence[str]) -> None:
         """Give the nodes ``nvidia-smi`` and NVML, where the host's would show other GPUs.
@@ -86,7 +94,9 @@ class LiveGpus:
             python: the command that runs a Python on the nodes.
         """
         if self._is_emulated:
-            gpu_programs.install(self._record, python)
+            from simgrid_ml.engine.gpu_programs import install
+
+            install(self._record, python)
 
     @property
     def _is_emulated(self) -> bool:
@@ -96,6 +106,8 @@ class LiveGpus:
         """What every process on ``node`` needs besides ``before``, what it has."""
         if self.plan is None:
             return {}
+        from simgrid_ml.engine.gpu_backing import backing_variables
+
         made = backing_variables(self.plan, self.plan.on(node))
         made.update(self.plan.variables)
         made[wire.GPU_LEDGER_VARIABLE] = self._ledger(node)
@@ -110,6 +122,16 @@ class LiveGpus:
         if self.plan is None:
             yield
             return
+        from simgrid_ml.engine.gpu_memory import recorded
+
         ledgers = {node.node: self._ledger(node.node) for node in self.plan.nodes}
         async with recorded(self._record.file(wire.GPU_MEMORY), ledgers):
             yield
+
+    def check(self, run: RunRecord) -> Iterable[Finding]:
+        """Whether ranks saw and used the GPUs of their nodes; nothing where those have none."""
+        if self.plan is None:
+            return ()
+        from simgrid_ml.checks.gpus import check
+
+        return check(run)

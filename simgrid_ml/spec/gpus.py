@@ -6,7 +6,6 @@ A virtual node always has the GPUs of its VM size. What is behind each is anothe
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -99,6 +98,8 @@ def gpu_model(key: str) -> GpuModel:
     """
     model = GPU_MODELS.get(key)
     if model is None:
+        import difflib  # 1 ms
+
         near = difflib.get_close_matches(key, GPU_MODELS, n=3, cutoff=0.3)
         raise SpecError(
             f"no GPU model {key!r} is known",

@@ -7,7 +7,6 @@ all sizes with K80, P100, PCIe V100, P40 and T4: a network model must then state
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from simgrid_ml.errors import SpecError
@@ -165,6 +164,8 @@ def vm_size(name: str) -> VmSize:
     """
     size = find_vm_size(name)
     if size is None:
+        import difflib  # 1 ms
+
         near = difflib.get_close_matches(name.lower(), VM_SIZES, n=3, cutoff=0.5)
         known = [VM_SIZES[key].name for key in near]
         raise SpecError(

@@ -62,6 +62,20 @@ def test_a_submission_needs_neither_asyncio_nor_installed_metadata() -> None:
     assert found & {"asyncio", "ssl", "importlib.metadata", "rich", "click", "pynvml"} == set()
 
 
+@pytest.mark.parametrize(
+    "module", ["engine.supervisor", "engine.execute", "engine.prepare", "cli.run"]
+)
+def test_what_only_runs_with_gpus_need_is_imported_by_them(module: str) -> None:
+    heavy = {
+        "difflib",
+        "simgrid_ml.checks.gpus",
+        "simgrid_ml.gpus.leases",
+        "simgrid_ml.node.gpu_ledger",
+        "simgrid_ml.spec.gpu_plan",
+    }
+    assert imported(f"import simgrid_ml.{module}") & heavy == set()
+
+
 def test_the_command_line_explains_itself_without_its_commands() -> None:
     found = imported("from simgrid_ml.__main__ import main; main(['--help'])")
     assert found & {"rich", "yaml", "psutil", "asyncio", "msgspec", "ssl"} == set()
