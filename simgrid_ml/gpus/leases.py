@@ -164,17 +164,22 @@ def _give_back(files: Sequence[tuple[int, str]]) -> None:
 
 
 def _hold(path: str, said: Mapping[str, Any]) -> tuple[int, str]:
-    """A new file that says so, and the lock on it."""
+    """A new file that says so, and the lock on it; none where a full disk does not take it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, json.dumps(said).encode())
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, json.dumps(said).encode())
+    except OSError:
+        _give_back([(descriptor, path)])
+        raise
     return descriptor, path
 
 
 def _rewrite(path: str, said: Mapping[str, Any]) -> None:
     """In place: the lock is on the file, not on its name."""
-    with open(path, "wb") as stream:
+    with open(path, "r+b") as stream:
         stream.write(json.dumps(said).encode())
+        stream.truncate()  # last: what is refused by a full disk must not leave it empty
 
 
 def _held_in(folder: str) -> dict[str, dict[str, Any]]:

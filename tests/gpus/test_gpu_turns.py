@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -99,6 +100,21 @@ def test_nobody_overtakes_who_waits_for_the_same_device(tmp_path: Path) -> None:
     with leases.of(slices, "late") as blocking:
         assert blocking == ()
     assert sorted(os.listdir(tmp_path / "leases")) == ["turn"]
+
+
+def test_a_disk_that_takes_no_lease_is_an_error_that_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, said: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    leases = Leases(str(tmp_path / "leases"))
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"), leases.of(WHOLE, "a"):
+        pass
+    monkeypatch.undo()
+    assert leases.held() == ()
+    assert os.listdir(tmp_path / "leases") == ["turn"]
 
 
 HOLD = """
