@@ -13,6 +13,7 @@ from typing import Any
 from simgrid_ml import wire
 from simgrid_ml.record.journal import read_journal
 from simgrid_ml.record.run import RunRecord
+from simgrid_ml.spec.gpus import described
 from simgrid_ml.units import format_bytes
 
 __all__ = ["GpuUse", "GpuUser", "RunGpus", "gpus_of", "in_a_line", "over_time", "plan_rows"]
@@ -63,12 +64,7 @@ class RunGpus:
     gpus: tuple[GpuUse, ...]
 
     def describe(self) -> str:
-        """As ``GpuPlan.describe``, which needs more than a stored plan has."""
-        nodes = self.plan["nodes"]
-        share = nodes[0]["shares"][0]
-        size = format_bytes(share["memory_bytes"])
-        each = f"{len(nodes[0]['shares'])} {self.plan['model']['name']} ({size})"
-        return f"{len(nodes)} node{'s' * (len(nodes) > 1)} x {each}, {self.plan['backing']}"
+        return described(self.plan)
 
     def most(self) -> GpuUse:
         """The GPU of which most was taken."""

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from simgrid_ml.errors import SpecError
+from simgrid_ml.units import format_bytes
 
 __all__ = [
     "CONTEXT_BYTES",
@@ -29,6 +30,7 @@ __all__ = [
     "MigInstance",
     "NcclChoice",
     "NodeGpus",
+    "described",
     "gpu_model",
 ]
 
@@ -334,13 +336,14 @@ class GpuPlan:
 
     def describe(self) -> str:
         """One line for people: ``2 nodes x 2 Tesla K80 (11.2 GiB), host memory``."""
-        from simgrid_ml.units import format_bytes
-
-        count = len(self.nodes)
-        each = len(self.nodes[0].shares)
-        size = format_bytes(self.nodes[0].shares[0].memory_bytes)
-        nodes = f"{count} node{'s' * (count > 1)}"
-        return f"{nodes} x {each} {self.model.name} ({size}), {self.backing.value}"
+        return described(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "backing": self.backing.value}
+
+
+def described(plan: Mapping[str, Any]) -> str:
+    """``GpuPlan.describe`` of what ``GpuPlan.to_json`` gave."""
+    count, shares = len(plan["nodes"]), plan["nodes"][0]["shares"]
+    each = f"{len(shares)} {plan['model']['name']} ({format_bytes(shares[0]['memory_bytes'])})"
+    return f"{count} node{'s' * (count > 1)} x {each}, {plan['backing']}"
