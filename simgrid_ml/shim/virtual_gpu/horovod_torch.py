@@ -47,9 +47,8 @@ def _with_sizes_counted(synchronize):
             if gpu_of(tensor) is None:
                 continue
             storage = tensor.untyped_storage()
-            charge = storage._virtual_charge
-            if charge is not None:
-                charge.resize(storage.nbytes())
+            if storage._virtual_charge is not None:
+                installed().recharge(storage, storage.nbytes())
         return result
 
     return synchronize_

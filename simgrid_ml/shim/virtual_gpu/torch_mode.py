@@ -159,7 +159,7 @@ def _make_mode(gpus):
 
             if op.writes:
                 if op.resizes and gpu is not None:
-                    _resized(out)
+                    _resized(gpus, out)
                 return out
             if gpu is not None and op.views and own_storage:
                 return out
@@ -227,14 +227,13 @@ def _kind(torch, cls):
     return _WRAPS if own else _PLAIN
 
 
-def _resized(out):
+def _resized(gpus, out):
     if out is None:  # split_with_sizes_copy.out and its like return nothing
         return
     for tensor in out if isinstance(out, (list, tuple)) else (out,):
         storage = tensor.untyped_storage()
-        charge = storage._virtual_charge
-        if charge is not None:
-            charge.resize(storage.nbytes())
+        if storage._virtual_charge is not None:
+            gpus.recharge(storage, storage.nbytes())
 
 
 def _foresee(gpus, op, args, kwargs, target):

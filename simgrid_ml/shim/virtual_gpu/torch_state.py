@@ -203,6 +203,17 @@ class Gpus:
             raise self.full(full) from None
         storage._virtual_gpu = gpu
 
+    def recharge(self, storage, size):
+        """A storage on a GPU becomes, or is, ``size`` bytes large.
+
+        Raises:
+            torch.OutOfMemoryError: the GPU is full.
+        """
+        try:
+            storage._virtual_charge.resize(size)
+        except OutOfMemory as full:
+            raise self.full(full) from None
+
     def release(self, storage):
         """What was charged to a GPU is on the host from here on."""
         storage._virtual_gpu = storage._virtual_charge = None

@@ -53,7 +53,17 @@ def _storages(gpus):
 
         return staticmethod(new)
 
+    def counted(original):
+        def resize_(self, size):
+            """FSDP frees, and makes room for, what it gathers so."""
+            if self._virtual_charge is not None:
+                gpus.recharge(self, size)
+            return original(self, size)
+
+        return resize_
+
     torch_private.extend(storage, "__new__", on_gpus)
+    torch_private.extend(storage, "resize_", counted)
     torch_private.replace(storage, "device", property(shown))
     torch_private.replace(storage, "is_cuda", property(lambda self: self._virtual_gpu is not None))
     torch_private.replace(storage, "clone", lambda self: copied(self, self._virtual_gpu))

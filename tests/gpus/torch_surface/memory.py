@@ -81,9 +81,27 @@ def a_tensor_that_grows_is_counted_as_large_as_it_is():
     assert allocated() - before == 4 * MIB
     torch.cat([torch.zeros(2 * MIB, device="cuda")], out=x)
     assert allocated() - before == 8 * MIB
+    torch.cuda.set_per_process_memory_fraction(0.01)
+    try:
+        with raises(torch.cuda.OutOfMemoryError, "Tried to allocate 128.00 MiB"):
+            torch.empty(0, device="cuda").resize_(32 * MIB)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
     x.set_()
     del x
     assert allocated() == before
+
+
+@check
+def a_storage_that_shrinks_gives_back_as_fsdp_frees():
+    x = torch.empty(MIB, device="cuda")
+    before = allocated()
+    x.untyped_storage().resize_(0)
+    assert before - allocated() == 4 * MIB
+    with raises(torch.cuda.OutOfMemoryError, "Tried to allocate 12.00 GiB"):
+        x.untyped_storage().resize_(12 << 30)
+    x.untyped_storage().resize_(4 * MIB)
+    assert allocated() == before and x.is_cuda
 
 
 @check
