@@ -48,7 +48,8 @@ LIMITS = (
     Limit(
         "CUDA's random numbers",
         "the CPU's generator, so that numbers are those of the CPU run; a GPU that is seeded by "
-        "itself has its own, of the same kind",
+        "itself has its own, of the same kind. Threads that draw from the CPU's at once, as those "
+        "of `DataParallel` with dropout, do so in any order",
     ),
     Limit(
         "CUDA's kernels: TF32, atomics whose order differs, other attention kernels",

@@ -103,6 +103,8 @@ def _on_gpu(gpus, original, args, kwargs):
     if gpus.is_paused():
         with gpus.mode:
             return original(*args, **kwargs)
+    if not torch_private.modes(gpus.torch):
+        gpus.watch()  # a thread that is none of ``threading``'s
     return original(*args, **kwargs)
 
 

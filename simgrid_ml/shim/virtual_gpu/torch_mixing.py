@@ -24,7 +24,10 @@ _IN_BACKWARD = -1
 
 def call_site(depth):
     """The Python instruction that entered C++, ``depth`` frames above."""
-    frame = sys._getframe(depth)
+    try:
+        frame = sys._getframe(depth)
+    except ValueError:  # a thread of C++'s, to which deeply nested backward() calls are handed
+        return None, 0, _IN_BACKWARD
     while frame.f_code.co_filename.endswith(("eval_frame.py", "_compile.py")):
         frame = frame.f_back
     code = frame.f_code

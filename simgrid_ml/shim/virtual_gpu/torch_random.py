@@ -8,10 +8,13 @@ the CPU's Mersenne Twister's, not those of CUDA's Philox.
 """
 
 import contextlib
+import threading
 
 from . import torch_private
 
 __all__ = ["install", "numbers_of"]
+
+_one_at_a_time = threading.RLock()
 
 
 def install(gpus):
@@ -47,13 +50,14 @@ def numbers_of(gpus, gpu):
         yield
         return
     cpu = gpus.torch.default_generator
-    before = cpu.get_state()
-    cpu.set_state(own.get_state())
-    try:
-        yield
-    finally:
-        own.keep(cpu.get_state())
-        cpu.set_state(before)
+    with _one_at_a_time:  # DataParallel's threads draw for their GPUs at once
+        before = cpu.get_state()
+        cpu.set_state(own.get_state())
+        try:
+            yield
+        finally:
+            own.keep(cpu.get_state())
+            cpu.set_state(before)
 
 
 def _generator(gpus):

@@ -115,6 +115,23 @@ def checkpoints_compute_again():
 
 
 @check
+def checkpoints_may_be_nested_until_backward_goes_on_in_a_thread_of_its_own():
+    def deep(x, levels):
+        if not levels:
+            return x.sin()
+        there = torch.ones(2, device=x.device)
+        return checkpoint(deep, x * 1.01, levels - 1, use_reentrant=True) + there
+
+    gradients = []
+    for device in ("cpu", "cuda"):
+        x = torch.ones(2, device=device, requires_grad=True)
+        deep(x, 62).sum().backward()
+        assert x.grad.device.type == device
+        gradients.append(x.grad.tolist())
+    assert gradients[0] == gradients[1]
+
+
+@check
 def saved_tensors_may_wait_on_the_host():
     x = torch.rand(4, device="cuda", requires_grad=True)
     with torch.autograd.graph.save_on_cpu():

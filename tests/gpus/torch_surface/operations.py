@@ -1,5 +1,7 @@
 """Whatever is made of a GPU's tensors is on that GPU, and nothing of it is taken for a mistake."""
 
+import _thread
+import threading
 from pathlib import Path
 
 import torch
@@ -144,6 +146,42 @@ def a_gpu_that_is_seeded_apart_draws_numbers_of_its_own():
     assert torch.equal(host, torch.rand(3)), "the host's are its own"
     torch.manual_seed(1)
     assert torch.equal(host, torch.rand(3, device="cuda").cpu()), "one seed joins them"
+
+
+@check
+def threads_draw_for_their_gpus_at_once_and_do_not_disturb_each_other():
+    def drawn():
+        torch.manual_seed(1)
+        torch.cuda.manual_seed_all(7)
+        sums = {}
+
+        def draw(gpu):
+            many = [torch.rand(20000, device=f"cuda:{gpu}").sum().item() for _ in range(60)]
+            sums[gpu] = many[-1]
+
+        threads = [threading.Thread(target=draw, args=(gpu,)) for gpu in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sums[0], sums[1], torch.rand(1).item()
+
+    assert len({drawn() for _ in range(10)}) == 1
+
+
+@check
+def threads_that_python_knows_nothing_of_use_gpus():
+    devices, done = [], threading.Event()
+
+    def use():
+        try:
+            devices.append(str((torch.ones(2, device="cuda") + 1).device))
+        finally:
+            done.set()
+
+    torch.ones(1, device="cuda")
+    _thread.start_new_thread(use, ())
+    assert done.wait(60) and devices == ["cuda:0"], devices
 
 
 @check
