@@ -45,6 +45,8 @@ SHOWN_PACKAGES = (
 """Those of an environment that a reader wants to know the releases of."""
 _MEANING = {False: "(nodes x processes per node)", True: "(nodes: tasks)"}
 """What the figures of ``story.shape`` count, for a job whose tasks have roles or have none."""
+_GPU_USERS = 8
+"""So many processes of a GPU are told, those that took most; `simgrid-ml gpus` has them all."""
 VERDICT_COLOURS = {
     "pass": "green",
     "unknown": "yellow",
@@ -130,16 +132,14 @@ def print_gpus(record: RunRecord) -> None:
         return
     heading("GPUs")
     print_text(f"{found.describe()}: {found.plan['reason']}", indent=2)
-    rows = [
-        (
-            f"{gpu.node} GPU {gpu.number}",
-            f"at most {format_bytes(gpu.peak_bytes)}" if gpu.peak_bytes else "not used",
-            ", ".join(
-                f"{user.task or user.name} {format_bytes(user.peak_bytes)}" for user in gpu.users
-            ),
-        )
-        for gpu in found.gpus
-    ]
+    rows = []
+    for gpu in found.gpus:
+        users = sorted(gpu.users, key=lambda user: -user.peak_bytes)
+        told = [f"{user.task or user.name} {format_bytes(user.peak_bytes)}" for user in users]
+        if len(told) > _GPU_USERS:
+            told[_GPU_USERS:] = [f"{len(told) - _GPU_USERS} more"]
+        peak = f"at most {format_bytes(gpu.peak_bytes)}" if gpu.peak_bytes else "not used"
+        rows.append((f"{gpu.node} GPU {gpu.number}", peak, ", ".join(told)))
     print_table(("", "", ""), rows, indent=2)
 
 

@@ -184,12 +184,16 @@ class Machine:
         return str(folder / "bin" / "python")
 
     def submit(self, until: Path | None = None, **given: Any) -> RunRecord:
-        """A run that wants the GPU for itself; it ends when the file ``until`` is there."""
+        """A run that wants the GPU for itself; it ends when the file ``until`` is there.
+
+        Or after minutes: whoever kills these tests leaves no run for ever.
+        """
         script = ""
         if until is not None:
             script = f"""
             import os, time
-            while not os.path.exists({str(until)!r}):
+            end = time.monotonic() + 300
+            while not os.path.exists({str(until)!r}) and time.monotonic() < end:
                 time.sleep(0.05)
             """
         cluster = {"vm_size": "Standard_NC6", "gpu_sharing": GpuSharing.EXCLUSIVE}

@@ -206,6 +206,21 @@ def test_runs_show_has_a_section_about_gpus(cli: CommandLine) -> None:
     assert told["gpus"][3]["peak_bytes"] == 300 * MIB
 
 
+def test_of_many_processes_of_a_gpu_those_that_took_most_are_shown(cli: CommandLine) -> None:
+    record = gpu_run(cli, *COMPLETED)
+    journal = Journal(record.file(wire.GPU_MEMORY))
+    rows = [
+        {"pid": n, "rank": 1, "name": "python", "bytes": [0, 0], "peaks": [n * MIB, 0]}
+        for n in range(1, 31)
+    ]
+    used = {"node0": [0, 0], "node1": [0, 0]}
+    peaks = {"node0": [0, 0], "node1": [30 * MIB, 0]}
+    journal.append({"t": 1.0, "used": used, "peaks": peaks, "processes": {"node1": rows}})
+    journal.close()
+    (line,) = [x for x in cli("runs", "show", "latest").out.splitlines() if "node1 GPU 0" in x]
+    assert line.count("rank-1") == 8 and line.endswith("rank-1 23 MiB, 22 more")
+
+
 def test_the_live_line_shows_gpu_memory_while_the_job_runs(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
