@@ -206,7 +206,7 @@ def _task_failed(
 ) -> RunFailed:
     who, end = _who(placement, first.task), first.report
     # What stands in no traceback was said before, of something that ended nothing.
-    _, raised, error = tail(log, width=2000).rpartition("Traceback (most recent")
+    _, raised, error = tail(log, lines=200, width=2000).rpartition("Traceback (most recent")
     said = [words.rpartition("Try: ")[2] for words in _OUR_REMEDY.findall(raised and error)]
     remedy = said[-1] if said else f"`simgrid-ml runs logs {record.id}` shows what every task wrote"
     node = _task(placement, first.task).node

@@ -97,6 +97,9 @@ def test_what_the_message_of_an_error_says_to_do_is_the_remedy(case: Case) -> No
     assert case.record.id in case.first(mpirun=1).remedy
     case.log("rank-3", f"{advice}{error}[rank3]: [simgrid-ml] use the local rank\n")
     assert case.first(mpirun=1).remedy == "use the local rank"
+    deep = error.replace("  ...\n", "  ...\n" * 60)
+    case.log("rank-3", f"{deep}[simgrid-ml] use the local rank\n")
+    assert case.first(mpirun=1).remedy == "use the local rank"
     case.log("rank-3", f"{error}[simgrid-ml] {'it is full. ' * 50}Try: another\n")
     assert case.first(mpirun=1).remedy == "another"
 
