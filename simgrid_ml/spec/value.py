@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
@@ -50,7 +51,12 @@ def from_plain(plain: Any, kind: type[T], what: str) -> T:
 
 
 def _remedy(message: str, plain: Any, kind: Any, path: str) -> str:
-    """What there is instead of an unknown field, or of an unknown or missing ``kind``."""
+    """What there is instead of an unknown field or value, or of an unknown or missing ``kind``."""
+    if message.startswith("Invalid enum value"):
+        path, _, field = path.rpartition(".")
+        hint = get_type_hints(_chosen(*_kinds_at(plain, kind, path))).get(field)
+        values = [one.value for part in (hint, *get_args(hint)) for one in _members(part)]
+        return f"the values there are {', '.join(values)}" if values else ""
     if "unknown field" in message:
         chosen = _chosen(*_kinds_at(plain, kind, path))
         tag = chosen.__struct_config__.tag_field
@@ -71,6 +77,10 @@ def _kinds_at(plain: Any, kind: Any, path: str) -> tuple[list[Any], Any]:
             kinds = _values_in(get_type_hints(_chosen(kinds, plain))[name])
         plain = plain[name or int(index)]
     return kinds, plain
+
+
+def _members(hint: Any) -> list[Enum]:
+    return list(hint) if isinstance(hint, type) and issubclass(hint, Enum) else []
 
 
 def _values_in(hint: Any) -> list[Any]:

@@ -23,7 +23,7 @@ from simgrid_ml.engine.nccl import served_by_gloo
 from simgrid_ml.engine.pool_nodes import kind_of
 from simgrid_ml.engine.prepare import prospect
 from simgrid_ml.environments.build import BuiltEnvironment
-from simgrid_ml.errors import HostError, PlacementError
+from simgrid_ml.errors import HostError, PlacementError, SpecError
 from simgrid_ml.gpus import mps, nvml
 from simgrid_ml.gpus.discover import host_gpus
 from simgrid_ml.gpus.leases import Leases
@@ -34,6 +34,7 @@ from simgrid_ml.spec.cluster import ClusterSpec
 from simgrid_ml.spec.gpus import Backing, GpuSharing
 from simgrid_ml.spec.job import EnvironmentSpec, JobSpec, Mpi, TorchDistributed
 from simgrid_ml.spec.placement import HostInventory, place
+from simgrid_ml.spec.value import from_plain
 from simgrid_ml.testing.nvml import (
     EIGHT_A100,
     K80_BOX,
@@ -229,6 +230,21 @@ def test_more_processes_than_gpus_are_a_warning_at_submission(
     assert (len(told) == 1) == warned
     if warned:
         assert told[0].startswith("3 processes per node and 2 GPUs on each node of Standard_NC12")
+
+
+@pytest.mark.parametrize(
+    ("plain", "values"),
+    [
+        ({"gpu_sharing": "time_sliced"}, "auto, emulated, exclusive, mig, mps, time-sliced, none"),
+        ({"working_directory": "own"}, "shared, private"),  # or None
+    ],
+)
+def test_a_value_that_is_none_of_a_few_is_answered_with_them(
+    plain: dict[str, str], values: str
+) -> None:
+    with pytest.raises(SpecError, match="Invalid enum value") as found:
+        from_plain({"name": "c", **plain}, ClusterSpec, "cluster")
+    assert found.value.remedy == f"the values there are {values}"
 
 
 @pytest.mark.parametrize("size", ["host", "Standard_D2_v2", "Standard_NC6"])

@@ -264,7 +264,7 @@ SURFACE = """
         assert np.allclose(layer(sequence), tf.function(layer)(sequence), atol=1e-6)
 
     # -- kept and read again --------------------------------------------------------------------
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(dir=os.getcwd())
     with tf.device("/gpu:1"):
         weights = tf.Variable([5.0])
     kept = tf.train.Checkpoint(weights=weights).save(folder + "/checkpoint")
