@@ -8,6 +8,8 @@ import functools
 import inspect
 import sys
 
+from simgrid_ml.shim.virtual_gpu import torch_workers
+
 __all__ = ["apply"]
 
 _OF_NCCL_ALONE = ("device_id", "pg_options")
@@ -23,6 +25,7 @@ def apply(c10d):
 
         @functools.wraps(function)
         def with_gloo(*args, **kwargs):
+            torch_workers.outlive()
             given = signature.bind(*args, **kwargs)
             backend = str(given.arguments.get("backend") or default).lower()
             if "nccl" not in backend or _has_gpu():
