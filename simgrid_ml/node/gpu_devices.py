@@ -103,6 +103,17 @@ class Device:
                 self.peak = after
         return size
 
+    def require(self, size: int) -> None:
+        """See to it that ``size`` bytes can be taken; nothing is.
+
+        Raises:
+            OutOfMemory: there is no room.
+        """
+        with self._lock:
+            after = self._settled() + size
+            if after > self.reserved:
+                self._grow(after, size)
+
     def _grow(self, after: int, size: int) -> None:
         others = self._ledger.others(self.number)
         most = min(int(self.gpu.memory_bytes * self.fraction), self.gpu.memory_bytes - others)

@@ -38,7 +38,8 @@ _ROW = struct.Struct(f"<qiiiIII{MAX_GPUS}q{MAX_GPUS}q32s")
 _COLLECTIVE, _VISIBLE, _USED_MASK, _BYTES, _PEAKS = 16, 20, 24, 32, 32 + 8 * MAX_GPUS
 _SIZE = _ROWS_AT + MAX_PROCESSES * _ROW_SIZE
 
-_GET_LOCK, _SET_LOCK = 36, 37  # F_OFD_*: locks of an open file, not of a process
+# F_OFD_*: locks of an open file, not of a process
+_GET_LOCK, _SET_LOCK, _SET_LOCK_WAITING = 36, 37, 38
 _FLOCK = struct.Struct("hh4xqqi4x")
 
 
@@ -194,13 +195,22 @@ class Ledger:
                 *(os.getpid(), rank, local_rank, 0, mask, 0, 0, *none, *none),
                 name.encode()[:31],
             )
-            (highest,) = struct.unpack_from("<I", self._map, _HIGHEST)
-            if row >= highest:
-                struct.pack_into("<I", self._map, _HIGHEST, row + 1)
+            self._reach(row)
             return
         os.close(self._lock)
         self._lock = -1
         raise OSError(f"{MAX_PROCESSES} processes of this node use its GPUs already")
+
+    def _reach(self, row: int) -> None:
+        """Have readers look as far as ``row``; one process at a time, or a higher one is lost."""
+        header = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        fcntl.fcntl(self._lock, _SET_LOCK_WAITING, header)
+        try:
+            if row >= self._highest():
+                struct.pack_into("<I", self._map, _HIGHEST, row + 1)
+        finally:
+            header = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
+            fcntl.fcntl(self._lock, _SET_LOCK, header)
 
     def _rows_to_claim(self) -> Iterator[int]:
         """Those that nobody has had, then those of the last that ended: ranks come first."""

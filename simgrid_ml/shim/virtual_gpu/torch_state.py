@@ -224,9 +224,8 @@ class Gpus:
         Raises:
             torch.OutOfMemoryError: there is no room.
         """
-        device = self.devices[gpu]
         try:
-            device.give(device.take(size))
+            self.devices[gpu].require(size)
         except OutOfMemory as full:
             raise self.full(full) from None
 
