@@ -20,7 +20,6 @@ __all__ = ["HOOKS", "LiveGpus"]
 HOOKS = ("virtual_cuda", "virtual_tensorflow")
 """What gives frameworks GPUs that live in host memory; see ``shim/virtual_gpu``."""
 
-_CONTEXT_BYTES = 0
 _LIBRARIES = "LD_LIBRARY_PATH"
 
 
@@ -54,7 +53,6 @@ class LiveGpus:
                     memory_bytes=share.memory_bytes,
                     sms=share.sms,
                     capability=share.capability,
-                    context_bytes=_CONTEXT_BYTES,
                     power_w=model.power_w,
                 )
                 for index, (uuid, share) in enumerate(zip(node.ids, node.shares, strict=True))
