@@ -14,7 +14,7 @@ import time
 
 from simgrid_ml import wire
 
-__all__ = ["Watch", "carrier", "next_rung", "said", "say", "settle"]
+__all__ = ["Watch", "carrier", "next_rung", "on_host", "said", "say", "settle"]
 
 _PATIENCE_S = 60.0
 _LOOK_S = 0.5
@@ -74,6 +74,11 @@ def next_rung(how, environment):
     if how == "nccl-by-rank":
         return staged
     return f"NCCL_DEBUG=INFO to see what it waits for; or {staged}"
+
+
+def on_host(tensor):
+    """A copy in host memory, which waits for what the GPU does before; None: it is there."""
+    return tensor.cpu() if tensor.is_cuda else None
 
 
 def say(line):

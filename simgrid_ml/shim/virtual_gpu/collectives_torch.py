@@ -13,10 +13,10 @@ import os
 from simgrid_ml import wire
 
 from . import caps_torch, collectives, torch_meeting
+from .gloo_for_nccl import by_gloo
 
 __all__ = ["install"]
 
-_OF_NCCL_ALONE = ("device_id", "pg_options")
 _STAGED = (
     *("send", "recv", "reduce_scatter", "reduce_scatter_tensor"),
     *("all_gather_into_tensor", "_all_gather_base", "_reduce_scatter_base"),
@@ -28,12 +28,7 @@ _FIRST = (
 )
 
 
-def on_host(tensor):
-    """A copy in host memory, of what was put on a GPU before this call; None: it is there."""
-    return tensor.cpu() if tensor.is_cuda else None
-
-
-def install(c10d, host=on_host):
+def install(c10d, host=collectives.on_host):
     """Change ``torch.distributed.distributed_c10d``.
 
     Args:
@@ -41,8 +36,9 @@ def install(c10d, host=on_host):
     """
     how = collectives.carrier()
     if how == "gloo":
-        for name in ("init_process_group", "new_group"):
-            setattr(c10d, name, _by_gloo(c10d, getattr(c10d, name)))
+        begins = functools.partial(_say_once, c10d, how)
+        c10d.init_process_group = by_gloo(c10d.init_process_group, "nccl", begins)
+        c10d.new_group = by_gloo(c10d.new_group, None, lambda: None)
         for name in _STAGED:
             if hasattr(c10d, name):
                 setattr(c10d, name, _staged(getattr(c10d, name), host))
@@ -66,28 +62,6 @@ def _say_once(c10d, how):
 
 
 # -- Gloo in NCCL's place ----------------------------------------------------------------------
-def _by_gloo(c10d, function):
-    """``init_process_group``, whose backend is NCCL by default, or ``new_group``."""
-    signature = inspect.signature(function)
-    begins = function.__name__ == "init_process_group"
-
-    @functools.wraps(function)
-    def with_gloo(*args, **kwargs):
-        given = signature.bind(*args, **kwargs)
-        backend = str(given.arguments.get("backend") or ("nccl" if begins else "")).lower()
-        if "nccl" not in backend:
-            return function(*args, **kwargs)
-        given.arguments["backend"] = backend.replace("nccl", "gloo")
-        for name in _OF_NCCL_ALONE:
-            given.arguments.pop(name, None)
-        group = function(*given.args, **given.kwargs)
-        if begins:
-            _say_once(c10d, "gloo")
-        return group
-
-    return with_gloo
-
-
 def _met(c10d, function, met):
     """The first collective of all ranks: NCCL would look whether two have the same GPU."""
 
@@ -97,7 +71,8 @@ def _met(c10d, function, met):
             place = next(filter(None, map(_place, (*args, *kwargs.values()))), None)
             if place is not None:
                 met.append(place)
-                meet(c10d, place)
+                *where, index = place
+                torch_meeting.compare(c10d, c10d.GroupMember.WORLD, where, index)
         return function(*args, **kwargs)
 
     return collective
@@ -110,30 +85,6 @@ def _place(value):
     if not getattr(value, "is_cuda", False):
         return None
     return caps_torch.place(value.get_device())
-
-
-def meet(c10d, place):
-    """All ranks tell each other their places.
-
-    Raises:
-        RuntimeError: two have the same; on all ranks.
-    """
-    if os.environ.get(torch_meeting.CHECK_VARIABLE, "error") == "off":
-        return
-    world = c10d.GroupMember.WORLD
-    _, store = c10d._world.pg_map[world]
-    node, bus, uuid, index = place
-    store.set(f"simgrid-ml/gpu/{world.rank()}", f"{node} {bus} {uuid}")
-    seen = {}
-    for rank in range(world.size()):
-        there = store.get(f"simgrid-ml/gpu/{rank}").decode()
-        if there in seen:
-            node, bus, _ = there.split()
-            error = getattr(c10d, "DistBackendError", RuntimeError)
-            torch_meeting.refuse_twins(
-                error, f"rank {rank}", f"rank {seen[there]}", bus, node, index
-            )
-        seen[there] = rank
 
 
 class _Done:

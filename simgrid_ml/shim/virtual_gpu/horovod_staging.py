@@ -18,12 +18,7 @@ _ALONE = ("allreduce", "allgather", "broadcast", "reducescatter")
 _GROUPED = ("grouped_allreduce", "grouped_allgather", "grouped_reducescatter")
 
 
-def on_host(tensor):
-    """A copy in host memory, which waits for what the GPU does before; None: it is there."""
-    return tensor.cpu() if tensor.is_cuda else None
-
-
-def install(mpi_ops, host=on_host):
+def install(mpi_ops, host=collectives.on_host):
     """Change ``horovod.torch.mpi_ops`` of a build that has no operations for GPUs.
 
     Args:

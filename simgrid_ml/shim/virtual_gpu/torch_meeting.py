@@ -5,7 +5,7 @@ import sys
 import warnings
 import weakref
 
-__all__ = ["CHECK_VARIABLE", "Groups", "refuse_twins"]
+__all__ = ["CHECK_VARIABLE", "Groups", "compare", "refuse_twins"]
 
 CHECK_VARIABLE = "SIMGRID_ML_GPU_NCCL_CHECK"
 """What happens when two ranks have the same GPU: "error", "warn" or "off"."""
@@ -65,19 +65,32 @@ class Groups:
         device = gpus.devices[gpu]
         ledger = gpus.devices.ledger
         ledger.put_collective(device.number)
-        if os.environ.get(CHECK_VARIABLE, "error") == "off":
-            return
-        _, store = self._c10d._world.pg_map[group]
-        mine = f"{ledger.node} {device.gpu.bus_id} {device.gpu.uuid}"
-        store.set(f"simgrid-ml/gpu/{group.rank()}", mine)
-        seen = {}
-        for rank in range(group.size()):
-            place = store.get(f"simgrid-ml/gpu/{rank}").decode()
-            if place in seen:
-                node, bus, _ = place.split()
-                error = gpus.torch.distributed.DistBackendError
-                refuse_twins(error, f"rank {rank}", f"rank {seen[place]}", bus, node, gpu)
-            seen[place] = rank
+        compare(self._c10d, group, (ledger.node, device.gpu.bus_id, device.gpu.uuid), gpu)
+
+
+def compare(c10d, group, place, index):
+    """All ranks of ``group`` tell each other on which GPUs they are.
+
+    Args:
+        place: node, bus and UUID of this rank's GPU.
+        index: what this process calls the GPU.
+
+    Raises:
+        torch.distributed.DistBackendError: two have the same; on all ranks.
+    """
+    if os.environ.get(CHECK_VARIABLE, "error") == "off":
+        return
+    _, store = c10d._world.pg_map[group]
+    store.set(f"simgrid-ml/gpu/{group.rank()}", " ".join(place))
+    seen = {}
+    for rank in range(group.size()):
+        there = store.get(f"simgrid-ml/gpu/{rank}").decode()
+        if there in seen:
+            node, bus, _ = there.split()
+            distributed = sys.modules.get("torch.distributed")
+            error = getattr(distributed, "DistBackendError", RuntimeError)  # it came with 2.0
+            refuse_twins(error, f"rank {rank}", f"rank {seen[there]}", bus, node, index)
+        seen[there] = rank
 
 
 def refuse_twins(error, one, other, bus, node, gpu):
