@@ -111,7 +111,7 @@ def _print_prospect(job: Any, cluster: Any, store: RunStore, as_json: bool) -> N
     """What a run would be given, unless it is refused as a run would be."""
     from simgrid_ml.engine.prepare import prospect
 
-    placement, capacity, gpus = prospect(job, cluster, store=store)
+    placement, capacity, gpus, _ = prospect(job, cluster, store=store)
     if as_json:
         print_json(
             {

@@ -60,13 +60,13 @@ def submit(
             ``SnapshotError``, ``ConflictError``).
         HostError: the supervisor could not be started.
     """
-    prospect(job, cluster, store=store)
+    ahead = prospect(job, cluster, store=store)
     spec = {
         "job": to_plain(job),
         "cluster": to_plain(cluster),
         "created": time.time(),
         "submitter": f"process {os.getpid()} since {_started()}",
-        "pooled": _is_stored(cluster, store),
+        "pooled": ahead.pooled,
         **(extra or {}),
     }
     record, lock = store.create_held(experiment, spec, run_id)
@@ -87,11 +87,12 @@ def submit(
 
 
 class Prospect(NamedTuple):
-    """What a run would be given."""
+    """What a run would be given; ``pooled``: nodes that it shares with others of its cluster."""
 
     placement: Placement
     capacity: Capacity
     gpus: GpuPlan | None
+    pooled: bool
 
 
 def prospect(job: JobSpec, cluster: ClusterSpec, *, store: RunStore) -> Prospect:
@@ -125,7 +126,7 @@ def prospect(job: JobSpec, cluster: ClusterSpec, *, store: RunStore) -> Prospect
             f"an MPI run has at most {wire.MAX_NODES_PER_MPI_RUN} nodes, as in Azure ML",
             remedy="use more processes per node",
         )
-    return Prospect(placement, capacity, gpus)
+    return Prospect(placement, capacity, gpus, pooled)
 
 
 def check_source(job: JobSpec) -> None:
