@@ -6,7 +6,7 @@ from simgrid_ml import wire
 from simgrid_ml.node import gpu_slices as slices
 from simgrid_ml.spec.gpus import Backing, GpuPlan, NodeGpus
 
-__all__ = ["backing_variables", "devices_on", "hooks_of", "views"]
+__all__ = ["backing_variables", "hooks_of", "views"]
 
 _CAPS = "gpu_caps"
 _COLLECTIVES = "gpu_collectives"
@@ -22,14 +22,9 @@ def hooks_of(plan: GpuPlan) -> tuple[str, ...]:
     return () if plan.backing is Backing.HOST_MEMORY else (_CAPS, _COLLECTIVES)
 
 
-def devices_on(node: NodeGpus) -> tuple[str, ...]:
-    """The real devices behind the node's GPUs, each once, in order."""
-    return tuple(dict.fromkeys(s.device for s in node.shares if s.device is not None))
-
-
 def views(plan: GpuPlan, node: NodeGpus) -> tuple[tuple[str, ...], ...]:
     """The sets of devices that a process on ``node`` can see at once; all of them are checked."""
-    devices = devices_on(node)
+    devices = node.devices
     if plan.backing in _ONE_BY_ONE:
         return tuple((device,) for device in devices)
     return (devices,) if devices else ()
@@ -41,7 +36,7 @@ def _collectives(plan: GpuPlan) -> str:
 
 def backing_variables(plan: GpuPlan, node: NodeGpus) -> dict[str, str]:
     """For every process on ``node``; none where its GPUs live in host memory."""
-    devices = devices_on(node)
+    devices = node.devices
     if not devices:
         return {}
     return {

@@ -52,12 +52,11 @@ def with_devices(request: NodesRequest, plan: GpuPlan | None) -> NodesRequest:
         return request
     gpus, limits = {}, {}
     for node in plan.nodes:
-        shares = [(share.device, share) for share in node.shares if share.device is not None]
-        gpus[node.node] = tuple(dict.fromkeys(device for device, _ in shares))
+        gpus[node.node] = node.devices
         if plan.backing is Backing.MPS_CGROUP:
             limits[node.node] = {
-                device: sum(share.memory_bytes for each, share in shares if each == device)
-                for device in gpus[node.node]
+                device: sum(s.memory_bytes for s in node.shares if s.device == device)
+                for device in node.devices
             }
     writable = request.writable
     if plan.backing in _WITH_SERVICE:  # clients meet the service at sockets in its directory

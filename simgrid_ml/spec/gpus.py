@@ -293,6 +293,11 @@ class NodeGpus:
     per_rank: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """UUIDs of the real devices behind its GPUs, each once, in order."""
+        return tuple(dict.fromkeys(s.device for s in self.shares if s.device is not None))
+
 
 @dataclass(frozen=True)
 class GpuPlan:
@@ -327,8 +332,7 @@ class GpuPlan:
     @property
     def devices(self) -> tuple[str, ...]:
         """UUIDs of all real devices, each once."""
-        shares = (share for node in self.nodes for share in node.shares)
-        return tuple(dict.fromkeys(s.device for s in shares if s.device is not None))
+        return tuple(dict.fromkeys(device for node in self.nodes for device in node.devices))
 
     def on(self, node: str) -> NodeGpus:
         """The GPUs of a node."""
