@@ -6,10 +6,7 @@ Needs no GPU, only such a torch.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 
 from benchmarks.gpu.experiment import emit
 
@@ -48,27 +45,14 @@ def main(words: list[str]) -> int:
     if words == ["--child"]:
         check()
         return 0
-    from simgrid_ml import wire
-    from simgrid_ml.node.gpu_ledger import Gpu, create
-    from simgrid_ml.shim import hooks
+    from benchmarks.gpu.in_host_memory import child_with
+    from simgrid_ml.node.gpu_ledger import Gpu
 
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = os.path.join(folder, "ledger")
-        create(
-            ledger,
-            [
-                Gpu("Tesla K80", f"GPU-{n}", f"00000001:{n:02X}:00.0", 11441 << 20, 13, (3, 7))
-                for n in (0, 1)
-            ],
-        )
-        environment = {name: v for name, v in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-        environment |= {
-            "PYTHONPATH": f"{next(iter(hooks.__path__))}:{os.getcwd()}",
-            wire.HOOKS_VARIABLE: "virtual_cuda",
-            wire.GPU_LEDGER_VARIABLE: ledger,
-        }
-        child = [sys.executable, "-m", "benchmarks.gpu.cuda_build", "--child"]
-        return subprocess.run(child, env=environment).returncode
+    k80s = [
+        Gpu("Tesla K80", f"GPU-{n}", f"00000001:{n:02X}:00.0", 11441 << 20, 13, (3, 7))
+        for n in (0, 1)
+    ]
+    return child_with(k80s, "benchmarks.gpu.cuda_build")
 
 
 if __name__ == "__main__":

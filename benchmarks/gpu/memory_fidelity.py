@@ -6,10 +6,7 @@ predictions. Both print the most that was allocated in two steps of each model.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 
 from benchmarks.gpu.experiment import emit, require_gpu
 
@@ -62,21 +59,11 @@ def main(words: list[str]) -> int:
 
 
 def _on_host_memory() -> int:
-    from simgrid_ml import wire
-    from simgrid_ml.node.gpu_ledger import Gpu, create
-    from simgrid_ml.shim import hooks
+    from benchmarks.gpu.in_host_memory import child_with
+    from simgrid_ml.node.gpu_ledger import Gpu
 
-    with tempfile.TemporaryDirectory() as folder:
-        ledger = os.path.join(folder, "ledger")
-        create(ledger, [Gpu("NVIDIA H200", "GPU-0", "", 139 * 2**30, 132, (9, 0))])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{next(iter(hooks.__path__))}:{os.getcwd()}",
-            wire.HOOKS_VARIABLE: "virtual_cuda",
-            wire.GPU_LEDGER_VARIABLE: ledger,
-        }
-        child = [sys.executable, "-m", "benchmarks.gpu.memory_fidelity", "--child"]
-        return subprocess.run(child, env=environment).returncode
+    h200 = Gpu("NVIDIA H200", "GPU-0", "", 139 * 2**30, 132, (9, 0))
+    return child_with([h200], "benchmarks.gpu.memory_fidelity")
 
 
 if __name__ == "__main__":
